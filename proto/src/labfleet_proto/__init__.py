@@ -1,0 +1,1 @@
+"""Contracts: frozen messages, subjects, ids and error codes. No I/O, no clock."""

@@ -1,0 +1,1 @@
+"""The front door: the Docker Engine API over the fleet."""

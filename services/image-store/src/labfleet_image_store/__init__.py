@@ -1,0 +1,1 @@
+"""The library: an OCI distribution registry and the owner of image metadata."""

@@ -1,0 +1,1 @@
+"""The switchboard: interfaces, addresses, names and ports of one host."""

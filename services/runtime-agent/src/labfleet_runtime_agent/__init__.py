@@ -1,0 +1,1 @@
+"""The workshop: runs the containers of one host."""
