@@ -1,0 +1,68 @@
+"""The buckets of the fleet's memory: name, value type, and who writes them (`ARCHITECTURE.md`)."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, VolumeRecord
+from labfleet_proto.hosts import HostRecord, Lease
+from labfleet_proto.ids import ContainerId, Digest, HostId, NetworkId, TenantId
+from labfleet_proto.images import ManifestRecord, TagRecord
+from labfleet_proto.message import Message
+from labfleet_proto.networks import AddressRecord, NetworkNameRecord, NetworkRecord, SubnetClaim
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class BucketDef(Generic[M]):
+    """A bucket with values of one type. `ttl_s` 0 means that values stay."""
+
+    name: str
+    model: type[M]
+    ttl_s: int = 0
+
+
+CONTAINERS = BucketDef("containers", ContainerRecord)
+NAMES = BucketDef("names", NameRecord)
+OBSERVED = BucketDef("observed", Observation)
+HOSTS = BucketDef("hosts", HostRecord)
+LEASES = BucketDef("leases", Lease, ttl_s=15)
+NETWORKS = BucketDef("networks", NetworkRecord)
+NETWORK_NAMES = BucketDef("network_names", NetworkNameRecord)
+SUBNETS = BucketDef("subnets", SubnetClaim)
+ADDRESSES = BucketDef("addresses", AddressRecord)
+VOLUMES = BucketDef("volumes", VolumeRecord)
+TAGS = BucketDef("tags", TagRecord)
+MANIFESTS = BucketDef("manifests", ManifestRecord)
+LEADERS = BucketDef("leaders", Lease, ttl_s=5)
+"""Key `scheduler`: who is the active one."""
+
+
+def container_key(tenant: TenantId, container: ContainerId) -> str:
+    """Key in `containers`."""
+    return f"{tenant}.{container}"
+
+
+def name_key(tenant: TenantId, name: str) -> str:
+    """Key in `names`, `network_names` or `volumes`; docker's names need no escaping there."""
+    return f"{tenant}.{name.replace('.', '=')}"
+
+
+def observed_key(host: HostId, container: ContainerId) -> str:
+    """Key in `observed`."""
+    return f"{host}.{container}"
+
+
+def address_key(network: NetworkId, address: str) -> str:
+    """Key in `addresses`; dots of the address stay, they are legal in keys."""
+    return f"{network}.{address}"
+
+
+def tag_key(repository: str, tag: str) -> str:
+    """Key in `tags`: `<repository>.<tag>` with the dots of both escaped."""
+    return f"{repository.replace('.', '=')}.{tag.replace('.', '=')}"
+
+
+def manifest_key(repository: str, digest: Digest) -> str:
+    """Key in `manifests`: `<repository>.<hex digest>`."""
+    return f"{repository.replace('.', '=')}.{digest.removeprefix('sha256:')}"

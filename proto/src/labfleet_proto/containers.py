@@ -1,0 +1,231 @@
+"""Containers: the desired record, the observation, and the table of states."""
+
+from enum import IntEnum, StrEnum
+
+from labfleet_proto.errors import IllegalTransitionError
+from labfleet_proto.ids import ContainerId, HostId, NetworkId, TenantId
+from labfleet_proto.images import ImagePin
+from labfleet_proto.message import Message
+from labfleet_proto.networks import Endpoint
+from labfleet_proto.resources import Resources
+
+
+class State(IntEnum):
+    """States of one attempt, in order: within an attempt they only grow."""
+
+    ASSIGNED = 0
+    PREPARING = 10
+    CREATED = 20
+    RUNNING = 30
+    STOPPING = 40
+    EXITED = 50
+    REMOVED = 60
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.ASSIGNED: frozenset({State.PREPARING, State.EXITED, State.REMOVED}),
+    State.PREPARING: frozenset({State.CREATED, State.EXITED, State.REMOVED}),
+    State.CREATED: frozenset({State.RUNNING, State.EXITED, State.REMOVED}),
+    State.RUNNING: frozenset({State.STOPPING, State.EXITED, State.REMOVED}),
+    State.STOPPING: frozenset({State.EXITED, State.REMOVED}),
+    State.EXITED: frozenset({State.REMOVED}),
+    State.REMOVED: frozenset(),
+}
+"""Every allowed step within one attempt. A restart is a new attempt, never a step back."""
+
+
+def check_transition(container: ContainerId, old: State, new: State) -> None:
+    """Raise `IllegalTransitionError` naming the container if `old -> new` is not in the table."""
+    if new not in TRANSITIONS[old]:
+        raise IllegalTransitionError(f"container {container}: {old.name} -> {new.name}")
+
+
+class Goal(StrEnum):
+    """What the owner wants of a container."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    REMOVED = "removed"
+
+
+class Limits(Message):
+    """Limits of one container; none can be omitted (`runtime.md`)."""
+
+    memory_bytes: int
+    """With swap 0 beyond it. At least 6 MiB, docker's own minimum."""
+    cpu_millis: int
+    pids: int
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    log_bytes: int = 64 << 20
+    shm_bytes: int = 64 << 20
+    nofile: int = 20_000
+
+
+class PortBinding(Message):
+    """A published port."""
+
+    container_port: int
+    protocol: str = "tcp"
+    """`tcp` or `udp`."""
+    host_address: str = "0.0.0.0"  # noqa: S104 - docker's default
+    host_port: int | None = None
+    """None until the scheduler has chosen one from the fleet's range."""
+
+
+class VolumeMount(Message):
+    """A named volume in a container."""
+
+    volume: str
+    target: str
+    read_only: bool = False
+    copy_up: bool = True
+    """Fill an empty volume with the image's files at `target`, as docker does."""
+
+
+class NetworkAttachment(Message):
+    """A network that the container joins when it starts."""
+
+    network_id: NetworkId
+    network_name: str
+    aliases: tuple[str, ...] = ()
+    address: str | None = None
+    """Asked for by `--ip`."""
+
+
+class ContainerSpec(Message):
+    """What to run: the request merged with the image's config and the defaults."""
+
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    env: tuple[str, ...]
+    working_dir: str = "/"
+    user: str = ""
+    """`user`, `uid`, `user:group`; looked up inside the image's own /etc/passwd."""
+    hostname: str
+    domainname: str = ""
+    labels: dict[str, str] = {}
+    is_tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    attach: tuple[str, ...] = ()
+    """Which of stdin, stdout, stderr the client said it would attach; echoed by inspect."""
+    stop_signal: str = "SIGTERM"
+    stop_timeout_s: int = 10
+    limits: Limits
+    ports: tuple[PortBinding, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    """Such as `80/tcp`, of the image and the request."""
+    mounts: tuple[VolumeMount, ...] = ()
+    tmpfs: dict[str, str] = {}
+    """Target to mount options."""
+    network_mode: str = "default"
+    """As the client wrote it: `default`, `bridge`, `none` or a network's name."""
+    networks: tuple[NetworkAttachment, ...] = ()
+    auto_remove: bool = False
+    is_rootfs_read_only: bool = False
+    with_init: bool = False
+    no_new_privileges: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    sysctls: dict[str, str] = {}
+    group_add: tuple[str, ...] = ()
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The whole command line."""
+        return self.entrypoint + self.command
+
+    def resources(self) -> Resources:
+        """What the container takes from its host."""
+        return Resources(
+            memory_bytes=self.limits.memory_bytes,
+            cpu_millis=self.limits.cpu_millis,
+            pids=self.limits.pids,
+            containers=1,
+        )
+
+
+class Assignment(Message):
+    """Which host, under which epoch, and why that one."""
+
+    host: HostId
+    epoch: int
+    reason: str
+
+
+class ContainerRecord(Message):
+    """Desired state: value of bucket `containers`, key `<tenant>.<id>`.
+
+    The scheduler creates it (one write: placement and record are the same fact); the api changes
+    `goal`, `generation`, `attempt`, `name` by compare-and-set; the scheduler deletes it once the
+    host has observed `REMOVED`.
+    """
+
+    id: ContainerId
+    tenant: TenantId
+    name: str
+    """Without the leading slash of docker's lists."""
+    spec: ContainerSpec
+    image: ImagePin
+    created_at_ns: int
+    assignment: Assignment
+    goal: Goal = Goal.CREATED
+    generation: int = 1
+    """Grows with every change of the record."""
+    attempt: int = 0
+    """Number of the last start that was asked for; 0 means never started."""
+    stop_signal: str | None = None
+    """Overrides the spec's for this stop."""
+    stop_timeout_s: int | None = None
+    remove_volumes: bool = False
+    """With goal REMOVED: remove its anonymous volumes too."""
+
+
+class Observation(Message):
+    """Observed state: value of bucket `observed`, key `<host>.<id>`; written by that host's agent only."""
+
+    id: ContainerId
+    tenant: TenantId
+    host: HostId
+    generation: int
+    """Of the record that this observation answers."""
+    attempt: int
+    state: State
+    pid: int = 0
+    exit_code: int | None = None
+    started_at_ns: int = 0
+    finished_at_ns: int = 0
+    was_oom_killed: bool = False
+    error: str = ""
+    endpoints: tuple[Endpoint, ...] = ()
+    steps_s: dict[str, float] = {}
+    """Durations of the last start's steps in seconds."""
+
+    def order(self) -> tuple[int, State]:
+        """Of two observations of one container the greater is right."""
+        return (
+            (self.attempt, self.state) if self.state is not State.REMOVED else (1 << 62, self.state)
+        )
+
+
+class NameRecord(Message):
+    """Value of bucket `names`, key `<tenant>.<name>`; create-only."""
+
+    id: ContainerId
+    created_at_ns: int
+
+
+class VolumeRecord(Message):
+    """Value of bucket `volumes`, key `<tenant>.<name>`: a volume has a home host."""
+
+    tenant: TenantId
+    name: str
+    home: HostId
+    created_at_ns: int
+    labels: dict[str, str] = {}
+    is_anonymous: bool = False

@@ -1,0 +1,116 @@
+"""Images: what the image-store knows and others ask it."""
+
+from pydantic import JsonValue
+
+from labfleet_proto.ids import Digest, TenantId
+from labfleet_proto.jobs import JobKind
+from labfleet_proto.message import Message, Nothing
+
+
+class LayerRef(Message):
+    """One layer of an image, base first in every list."""
+
+    digest: Digest
+    """Of the compressed blob, as stored."""
+    diff_id: Digest
+    """Of the uncompressed tar (OCI image-spec)."""
+    media_type: str
+    size_bytes: int
+
+
+class ImagePin(Message):
+    """An image as a container uses it: immutable, whatever its tags do later."""
+
+    reference: str
+    """As the user wrote it."""
+    image_id: Digest
+    """Digest of the config blob: docker's image id."""
+    repository: str
+    """A repository through which the blobs can be read."""
+    manifest_digest: Digest
+    layers: tuple[LayerRef, ...]
+
+
+class ImageDetail(Message):
+    """One image with its config."""
+
+    pin: ImagePin
+    config: dict[str, JsonValue]
+    """The OCI image config document."""
+    tags: tuple[str, ...]
+    """Familiar references such as `busybox:latest`."""
+    digests: tuple[str, ...]
+    """Familiar references by digest such as `busybox@sha256:...`."""
+    size_bytes: int
+    """Uncompressed where known, else the sum of the stored layers."""
+
+
+class ImageSummary(Message):
+    """A row of `docker images`."""
+
+    image_id: Digest
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    created_at_s: int
+    size_bytes: int
+    labels: dict[str, str]
+
+
+class ImageQuery(Message):
+    """A reference (name, name:tag, name@digest) or an image id or a unique prefix of one."""
+
+    reference: str
+
+
+class ImageList(Message):
+    """All images the tenant sees."""
+
+    images: tuple[ImageSummary, ...]
+
+
+class TagImage(Message):
+    """Give the image `source` one more name."""
+
+    source: str
+    target: str
+
+
+class RemoveImage(Message):
+    """Remove a name, or with an id the whole image."""
+
+    reference: str
+    force: bool = False
+
+
+class ImageRemoved(Message):
+    """What was removed, in docker's words."""
+
+    untagged: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+
+class TagRecord(Message):
+    """Value of the `tags` bucket: what a name points to."""
+
+    repository: str
+    tag: str
+    manifest_digest: Digest
+    updated_at_ns: int
+
+
+class ManifestRecord(Message):
+    """Value of the `manifests` bucket: one manifest in one repository."""
+
+    repository: str
+    digest: Digest
+    media_type: str
+    size_bytes: int
+    pushed_by: TenantId
+    pushed_at_ns: int
+
+
+RESOLVE_IMAGE = JobKind("resolve_image", "image-store", ImageQuery, ImageDetail)
+"""Find one image. Raises NotFoundError ("No such image: ...") or ConflictError (ambiguous prefix)."""
+LIST_IMAGES = JobKind("list_images", "image-store", Nothing, ImageList)
+TAG_IMAGE = JobKind("tag_image", "image-store", TagImage, Nothing)
+REMOVE_IMAGE = JobKind("remove_image", "image-store", RemoveImage, ImageRemoved)

@@ -1,0 +1,55 @@
+"""Jobs: units of work sent over the bus, and the typed kinds of them.
+
+A job is only a fast path. Whoever serves one must be safe to run it twice, and a level-triggered
+loop reaches the same end when every job is lost.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from pydantic import JsonValue
+
+from labfleet_proto.errors import Problem
+from labfleet_proto.ids import HostId, JobId, TenantId
+from labfleet_proto.message import Message
+
+Service = Literal["api", "scheduler", "image-store", "runtime-agent", "network"]
+
+A = TypeVar("A", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+class Job(Message):
+    """One unit of work. `args` is the dump of the kind's argument model."""
+
+    id: JobId
+    kind: str
+    tenant: TenantId
+    subject: str
+    """What it acts on: a container id, a network id, an image reference."""
+    host: HostId | None
+    args: dict[str, JsonValue]
+    deadline_ns: int
+    """Unix time; who takes the job later than this answers `unavailable` and does nothing."""
+    trace: str
+
+
+class JobReply(Message):
+    """The outcome of a prompt job: exactly one of `result` and `problem` is set."""
+
+    job: JobId
+    result: dict[str, JsonValue] | None = None
+    problem: Problem | None = None
+    steps_s: dict[str, float] = {}
+    """Duration of each step in seconds, for the waterfall."""
+
+
+@dataclass(frozen=True)
+class JobKind(Generic[A, R]):
+    """A kind of job: who serves it, and the types of its argument and result."""
+
+    name: str
+    service: Service
+    args: type[A]
+    result: type[R]
+    timeout_s: float = 10.0

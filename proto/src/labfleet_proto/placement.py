@@ -1,0 +1,50 @@
+"""Placement: what the api asks of the scheduler, and the scheduler of the hosts."""
+
+from labfleet_proto.containers import ContainerRecord, ContainerSpec
+from labfleet_proto.ids import ContainerId, TenantId
+from labfleet_proto.images import ImagePin
+from labfleet_proto.jobs import JobKind
+from labfleet_proto.message import Message
+from labfleet_proto.resources import Resources
+
+
+class PlaceContainer(Message):
+    """Bind a new container to a host and store its record. Idempotent by container id."""
+
+    container: ContainerId
+    tenant: TenantId
+    name: str
+    """Already claimed in `names` by the caller."""
+    spec: ContainerSpec
+    """Host ports may be None; the scheduler fills them in."""
+    image: ImagePin
+    constraints: tuple[str, ...] = ()
+    """`label==value`, `label!=value`, or `host==name`; all must hold (label `labfleet.constraint`)."""
+    created_at_ns: int
+
+
+class ContainerPlaced(Message):
+    """The record as stored."""
+
+    record: ContainerRecord
+    revision: int
+
+
+class Hold(Message):
+    """Set capacity aside for a container that is about to be stored. Idempotent by container id."""
+
+    container: ContainerId
+    resources: Resources
+
+
+class HoldAnswer(Message):
+    """The host's word, from its fresh free vector. A hold lapses after 30 s unless its record appears."""
+
+    is_granted: bool
+    lacking: tuple[str, ...] = ()
+    free: Resources
+
+
+PLACE = JobKind("place", "scheduler", PlaceContainer, ContainerPlaced)
+"""Raises NoRoomError with the reasons per host, or ConflictError (volume homes disagree)."""
+HOLD = JobKind("hold", "runtime-agent", Hold, HoldAnswer, timeout_s=3.0)

@@ -1,0 +1,254 @@
+"""What the api asks of the runtime agent of one host: prompt jobs and byte streams."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from labfleet_proto.containers import ContainerRecord, Observation
+from labfleet_proto.ids import ContainerId, ExecId, HostId, TenantId
+from labfleet_proto.jobs import JobKind
+from labfleet_proto.message import Message, Nothing
+
+
+class Reconcile(Message):
+    """Bring the container to its record's goal now. Idempotent by generation; an older one is `stale`."""
+
+    record: ContainerRecord
+
+
+class Signal(Message):
+    """Send a signal to the container's init."""
+
+    container: ContainerId
+    signal: str
+    """Such as `SIGHUP`, `HUP` or `1`."""
+
+
+class CreateExec(Message):
+    """Prepare one more process in a running container."""
+
+    exec: ExecId
+    container: ContainerId
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    is_tty: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = True
+    attach_stderr: bool = True
+    detach_keys: str = ""
+
+
+class ExecRef(Message):
+    """Names an exec."""
+
+    container: ContainerId
+    exec: ExecId
+
+
+class ExecStatus(Message):
+    """State of an exec."""
+
+    spec: CreateExec
+    is_running: bool
+    exit_code: int | None
+    pid: int
+
+
+class Resize(Message):
+    """New size of a terminal, in characters."""
+
+    container: ContainerId
+    exec: ExecId | None
+    height: int
+    width: int
+
+
+class ContainerRef(Message):
+    """Names a container."""
+
+    container: ContainerId
+
+
+class Top(Message):
+    """List processes; `ps_args` as given to `docker top`."""
+
+    container: ContainerId
+    ps_args: str = "-ef"
+
+
+class TopTable(Message):
+    """Processes as `ps` prints them."""
+
+    titles: tuple[str, ...]
+    processes: tuple[tuple[str, ...], ...]
+
+
+class InterfaceCounters(Message):
+    """Counters of one interface since the container's start."""
+
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
+
+
+class ContainerStats(Message):
+    """One sample of a container's use."""
+
+    read_at_ns: int
+    cpu_total_ns: int = 0
+    cpu_user_ns: int = 0
+    cpu_system_ns: int = 0
+    host_cpu_ns: int = 0
+    """Sum over all cores since boot, for docker's percentage."""
+    online_cpus: int = 0
+    throttled_periods: int = 0
+    throttled_ns: int = 0
+    memory_bytes: int = 0
+    memory_cache_bytes: int = 0
+    """Inactive file cache, which docker subtracts."""
+    memory_limit_bytes: int = 0
+    pids: int = 0
+    pids_limit: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    interfaces: dict[str, InterfaceCounters] = {}
+
+
+class StatPath(Message):
+    """Ask for the stat of a path inside a container."""
+
+    container: ContainerId
+    path: str
+
+
+class PathStat(Message):
+    """What docker sends as `X-Docker-Container-Path-Stat`."""
+
+    name: str
+    size_bytes: int
+    mode: int
+    """Go's os.FileMode bits, as docker sends them."""
+    mtime_ns: int
+    link_target: str = ""
+
+
+class VolumeRef(Message):
+    """Names a volume whose home is this host."""
+
+    tenant: TenantId
+    name: str
+
+
+class AgentCheck(Message):
+    """Findings of the agent for `labfleet fsck`: each names a leak or a lack."""
+
+    findings: tuple[str, ...]
+
+
+RECONCILE = JobKind("reconcile", "runtime-agent", Reconcile, Observation, timeout_s=60.0)
+"""Start, stop and remove: answers when the goal is reached, or raises what prevented it.
+
+A start whose command cannot be run raises CommandNotRunnableError; the attempt is then observed
+`EXITED` with code 127 or 126. A stop takes up to the record's grace; the caller adds that to the limit.
+"""
+SIGNAL = JobKind("kill", "runtime-agent", Signal, Nothing)
+CREATE_EXEC = JobKind("create_exec", "runtime-agent", CreateExec, Nothing)
+START_EXEC = JobKind("start_exec", "runtime-agent", ExecRef, Nothing)
+"""Detached start; attached ones go over the data port (`AttachExec`)."""
+INSPECT_EXEC = JobKind("inspect_exec", "runtime-agent", ExecRef, ExecStatus)
+RESIZE = JobKind("resize", "runtime-agent", Resize, Nothing)
+TOP = JobKind("top", "runtime-agent", Top, TopTable)
+STATS = JobKind("stats", "runtime-agent", ContainerRef, ContainerStats)
+STAT_PATH = JobKind("stat_path", "runtime-agent", StatPath, PathStat)
+REMOVE_VOLUME = JobKind("remove_volume", "runtime-agent", VolumeRef, Nothing)
+CHECK_AGENT = JobKind("check_agent", "runtime-agent", Nothing, AgentCheck, timeout_s=30.0)
+
+
+class AttachContainer(Message):
+    """Attach to the streams of a container, which may not have started yet.
+
+    Output is docker's multiplexed frames without a TTY, raw with one. The stream ends when the container exits.
+    """
+
+    op: Literal["attach"] = "attach"
+    container: ContainerId
+    with_stdin: bool = False
+    with_stdout: bool = True
+    with_stderr: bool = True
+    with_logs: bool = False
+    """Replay what was logged first."""
+    is_live: bool = True
+    """Follow after the replay (docker's `stream=1`)."""
+    detach_keys: str = ""
+
+
+class AttachExec(Message):
+    """Start an exec and attach to it; framing as for `AttachContainer`."""
+
+    op: Literal["exec"] = "exec"
+    container: ContainerId
+    exec: ExecId
+    is_tty: bool
+    height: int = 0
+    width: int = 0
+
+
+class ReadLogs(Message):
+    """Read logs; framing as for `AttachContainer`."""
+
+    op: Literal["logs"] = "logs"
+    container: ContainerId
+    with_stdout: bool = True
+    with_stderr: bool = True
+    follow: bool = False
+    since_ns: int = 0
+    until_ns: int = 0
+    """0 means no limit."""
+    tail: int | None = None
+    """Number of last lines; None for all."""
+    with_timestamps: bool = False
+
+
+class ReadArchive(Message):
+    """Read a path of a container as a tar stream with container ids."""
+
+    op: Literal["archive_get"] = "archive_get"
+    container: ContainerId
+    path: str
+
+
+class WriteArchive(Message):
+    """Unpack a tar stream into a directory of a container.
+
+    The peer sends the tar and half-closes; the agent answers with one JSON line, a `StreamEnd`.
+    """
+
+    op: Literal["archive_put"] = "archive_put"
+    container: ContainerId
+    path: str
+    refuse_dir_overwrite: bool = False
+    """Refuse to replace a directory by a file or the reverse (docker's `noOverwriteDirNonDir`)."""
+    keep_ownership: bool = False
+    """docker's `copyUIDGID`."""
+
+
+StreamRequest = Annotated[
+    AttachContainer | AttachExec | ReadLogs | ReadArchive | WriteArchive, Field(discriminator="op")
+]
+
+
+class Ticket(Message):
+    """Leave to open one byte stream on a host's data port: signed, short-lived, for one use."""
+
+    host: HostId
+    tenant: TenantId
+    request: StreamRequest
+    expires_at_ns: int
+    nonce: str

@@ -1,0 +1,326 @@
+"""The bus: typed prompt jobs over NATS requests, events over a stream, pings.
+
+A job is a request with a reply; who serves it runs each in a task of its own, at most
+`_MOST_AT_ONCE` at a time, and refuses what arrives past its deadline.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import nats
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import api
+from pydantic import ValidationError
+
+from labfleet_chassis import metrics
+from labfleet_chassis.clock import Clock
+from labfleet_chassis.logs import Log
+from labfleet_chassis.store import Bucket, Mirror, open_bucket, translated
+from labfleet_proto import subjects
+from labfleet_proto.buckets import BucketDef
+from labfleet_proto.errors import (
+    InternalError,
+    InvalidRequestError,
+    LabfleetError,
+    UnavailableError,
+)
+from labfleet_proto.events import FleetEvent
+from labfleet_proto.health import Pong
+from labfleet_proto.ids import HostId, JobId, TenantId
+from labfleet_proto.jobs import Job, JobKind, JobReply
+from labfleet_proto.message import Message
+
+A = TypeVar("A", bound=Message)
+R = TypeVar("R", bound=Message)
+M = TypeVar("M", bound=Message)
+
+Handler = Callable[[Job, A], Awaitable[R]]
+
+_MOST_AT_ONCE = 512
+_EVENTS = "EVENTS"
+_EVENTS_KEPT_S = 24 * 3600.0
+_EVENTS_KEPT = 200_000
+
+
+class Bus:
+    """A connection to NATS that never gives up reconnecting."""
+
+    def __init__(self, client: Client, clock: Clock, log: Log, tasks: asyncio.TaskGroup) -> None:
+        self._client = client
+        self._js = client.jetstream(timeout=10.0)
+        self._clock = clock
+        self._log = log
+        self._tasks = tasks
+        self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._mirrors: list[Mirror[Message]] = []
+
+    async def call(
+        self,
+        kind: JobKind[A, R],
+        args: A,
+        *,
+        tenant: TenantId,
+        subject: str,
+        host: HostId | None = None,
+        timeout_s: float | None = None,
+    ) -> R:
+        """Send a job and return its result.
+
+        Raises:
+            LabfleetError: what the server of the job raised.
+            UnavailableError: nobody serves it, or no answer came in time. The job may have run.
+        """
+        limit_s = timeout_s or kind.timeout_s
+        job = Job(
+            id=JobId(secrets.token_hex(16)),
+            kind=kind.name,
+            tenant=tenant,
+            subject=subject,
+            host=host,
+            args=args.model_dump(mode="json"),
+            deadline_ns=self._clock.now_ns() + int(limit_s * 1e9),
+            trace=str(structlog.contextvars.get_contextvars().get("trace_id", "")),
+        )
+        began = time.perf_counter()
+        outcome = "unavailable"
+        try:
+            reply = await self._ask(subjects.job(kind.service, host, kind.name), job, limit_s)
+            outcome = reply.problem.code if reply.problem else "ok"
+        finally:
+            metrics.CALL_DURATION.labels(kind.name, outcome).observe(time.perf_counter() - began)
+        if reply.problem is not None:
+            raise reply.problem.to_error()
+        return kind.result.model_validate(reply.result)
+
+    async def _ask(self, subject: str, job: Job, limit_s: float) -> JobReply:
+        where = f"{job.kind} at {subject.split('.')[1]}" + (f" on {job.host}" if job.host else "")
+        try:
+            answer = await self._client.request(
+                subject, job.model_dump_json().encode(), timeout=limit_s
+            )
+        except nats.errors.NoRespondersError as exc:
+            raise UnavailableError(f"{where}: nobody serves it") from exc
+        except (nats.errors.Error, TimeoutError, OSError) as exc:
+            raise UnavailableError(
+                f"{where}: no answer in {limit_s:g} s ({type(exc).__name__})"
+            ) from exc
+        return JobReply.model_validate_json(answer.data)
+
+    async def serve(
+        self, kind: JobKind[A, R], handler: Handler[A, R], *, host: HostId | None = None
+    ) -> None:
+        """Serve a kind of job from now on; instances without `host` share the work as a queue group.
+
+        A `LabfleetError` of the handler becomes the job's problem; anything else is logged and
+        answered as `internal`.
+        """
+
+        async def on_message(message: Msg) -> None:
+            await self._slots.acquire()
+            self._tasks.create_task(self._answer(kind, handler, message))
+
+        with translated(f"serve {kind.name}"):
+            await self._client.subscribe(
+                subjects.job(kind.service, host, kind.name), queue=kind.service, cb=on_message
+            )
+
+    async def _answer(self, kind: JobKind[A, R], handler: Handler[A, R], message: Msg) -> None:
+        began = time.perf_counter()
+        outcome = "ok"
+        try:
+            try:
+                job = Job.model_validate_json(message.data)
+                args = kind.args.model_validate(job.args)
+            except ValidationError as exc:
+                outcome = "invalid"
+                problem = InvalidRequestError(f"{kind.name}: {exc}").to_problem()
+                reply = JobReply(job=JobId(""), problem=problem)
+            else:
+                structlog.contextvars.bind_contextvars(trace_id=job.trace)
+                reply = await self._perform(kind, handler, job, args)
+                outcome = reply.problem.code if reply.problem else "ok"
+            with contextlib.suppress(nats.errors.Error):
+                await message.respond(reply.model_dump_json().encode())
+        finally:
+            self._slots.release()
+            metrics.JOB_DURATION.labels(kind.name, outcome).observe(time.perf_counter() - began)
+
+    async def _perform(
+        self, kind: JobKind[A, R], handler: Handler[A, R], job: Job, args: A
+    ) -> JobReply:
+        if self._clock.now_ns() > job.deadline_ns:
+            late = UnavailableError(f"{kind.name} on {job.subject}: taken up after its deadline")
+            return JobReply(job=job.id, problem=late.to_problem())
+        try:
+            result = await handler(job, args)
+        except LabfleetError as exc:
+            return JobReply(job=job.id, problem=exc.to_problem())
+        except Exception as exc:  # noqa: BLE001 - the top of a job: answered, logged once
+            self._log.exception("job.failed", kind=kind.name, subject=job.subject)
+            problem = InternalError(f"{kind.name} on {job.subject}: {exc}").to_problem()
+            return JobReply(job=job.id, problem=problem)
+        return JobReply(job=job.id, result=result.model_dump(mode="json"))
+
+    async def bucket(self, definition: BucketDef[M]) -> Bucket[M]:
+        """Open a bucket, making it if need be. Raises UnavailableError."""
+        return await open_bucket(self._js, definition)
+
+    async def mirror(self, definition: BucketDef[M]) -> Mirror[M]:
+        """Return a mirror of a bucket; the caller runs `mirror.run` under `supervise`."""
+        mirror = Mirror(await self.bucket(definition), self._log)
+        self._mirrors.append(mirror)  # type: ignore[arg-type]  # only resync is called
+        return mirror
+
+    async def emit(self, event: FleetEvent) -> None:
+        """Publish a docker event; best effort: a lost event is logged, the fact stands in the store."""
+        subject = subjects.event(event.tenant, event.type, event.id.replace(".", "=") or "-")
+        try:
+            _ = await self._js.publish_async(subject, event.model_dump_json().encode())
+        except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as exc:
+            self._log.warning("event.lost", subject=subject, error=str(exc))
+
+    @contextlib.asynccontextmanager
+    async def events(
+        self, tenant: TenantId | None, since_ns: int | None = None
+    ) -> AsyncIterator[AsyncIterator[FleetEvent]]:
+        """Follow events (of all tenants if None), replaying from `since_ns` if given.
+
+        Raises UnavailableError.
+        """
+        subject = subjects.events_of(tenant)
+        start = None if since_ns is None else datetime.fromtimestamp(since_ns / 1e9, UTC)
+        config = api.ConsumerConfig(
+            deliver_policy=(
+                api.DeliverPolicy.NEW if start is None else api.DeliverPolicy.BY_START_TIME
+            ),
+            opt_start_time=start,
+        )
+        with translated("follow events"):
+            subscription = await self._js.subscribe(
+                subject, stream=_EVENTS, ordered_consumer=True, config=config
+            )
+
+        async def follow() -> AsyncIterator[FleetEvent]:
+            async for message in subscription.messages:
+                yield FleetEvent.model_validate_json(message.data)
+
+        try:
+            yield follow()
+        finally:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+
+    async def answer_pings(self, pong: Callable[[], Pong]) -> None:
+        """Answer pings from now on."""
+
+        async def on_ping(message: Msg) -> None:
+            with contextlib.suppress(nats.errors.Error):
+                await message.respond(pong().model_dump_json().encode())
+
+        service = pong().service
+        for subject in (subjects.PING_ALL, subjects.ping(service)):
+            await self._client.subscribe(subject, cb=on_ping)
+
+    async def ping_all(self, wait_s: float = 0.3) -> tuple[Pong, ...]:
+        """Ask every service instance how it is; whoever answers within `wait_s` is in the result."""
+        inbox = self._client.new_inbox()
+        answers = await self._client.subscribe(inbox)
+        await self._client.publish(subjects.PING_ALL, b"", reply=inbox)
+        found: list[Pong] = []
+        try:
+            async with asyncio.timeout(wait_s):
+                async for message in answers.messages:
+                    if message.data:
+                        found.append(Pong.model_validate_json(message.data))
+        except TimeoutError:
+            return tuple(found)
+        finally:
+            await answers.unsubscribe()
+        return tuple(found)
+
+    async def ensure_streams(self) -> None:
+        """Make the EVENTS stream if it is not there. Raises UnavailableError.
+
+        Events are a history for people, not state: the stream may flush late (`persist_mode`
+        async), so they never slow the durable writes.
+        """
+        config = api.StreamConfig(
+            name=_EVENTS,
+            subjects=["event.>"],
+            max_age=_EVENTS_KEPT_S,
+            max_msgs=_EVENTS_KEPT,
+            storage=api.StorageType.FILE,
+            persist_mode=api.PersistMode.ASYNC,
+        )
+        with translated("make stream EVENTS"):
+            try:
+                await self._js.stream_info(_EVENTS)
+            except nats.js.errors.NotFoundError:
+                await self._js.add_stream(config)
+
+    def on_reconnected(self) -> None:
+        """Re-read all mirrors: watches may have died with the server."""
+        metrics.BUS_CONNECTED.set(1)
+        metrics.BUS_RECONNECTS.inc()
+        for mirror in self._mirrors:
+            mirror.resync()
+
+
+@contextlib.asynccontextmanager
+async def connect(url: str, token: str, *, name: str, clock: Clock, log: Log) -> AsyncIterator[Bus]:
+    """Connect to NATS, trying until it is there; drain at the end."""
+    bus: Bus | None = None
+
+    async def on_error(exc: Exception) -> None:
+        log.warning("bus.error", error=str(exc) or type(exc).__name__)
+
+    async def on_lost() -> None:
+        metrics.BUS_CONNECTED.set(0)
+        log.warning("bus.disconnected")
+
+    async def on_back() -> None:
+        log.info("bus.reconnected")
+        if bus is not None:
+            bus.on_reconnected()
+
+    async with asyncio.TaskGroup() as tasks:
+        client = Client()
+        while True:
+            try:
+                await client.connect(
+                    url,
+                    name=name,
+                    token=token or None,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # float works
+                    connect_timeout=2,
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    allow_reconnect=True,
+                    error_cb=on_error,
+                    disconnected_cb=on_lost,
+                    reconnected_cb=on_back,
+                )
+                break
+            except (nats.errors.Error, OSError, TimeoutError) as exc:
+                log.warning("bus.connecting", url=url, error=str(exc) or type(exc).__name__)
+                await client.close()
+                client = Client()
+                await asyncio.sleep(0.2)
+        metrics.BUS_CONNECTED.set(1)
+        bus = Bus(client, clock, log, tasks)
+        try:
+            yield bus
+        finally:
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await client.drain()

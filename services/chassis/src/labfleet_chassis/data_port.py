@@ -1,0 +1,207 @@
+"""The data port: byte streams between the api and a host, opened by a signed ticket.
+
+Wire form: the client sends one line, `<base64url of the ticket>.<base64url of its HMAC-SHA256>`;
+the server answers one JSON line, a `StreamReply`; from there on both directions are raw bytes with
+TCP's own back-pressure and half-close.
+"""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from pydantic import JsonValue, ValidationError
+
+from labfleet_chassis.clock import Clock
+from labfleet_chassis.logs import Log
+from labfleet_proto.errors import ForbiddenError, LabfleetError, Problem, UnavailableError
+from labfleet_proto.ids import HostId, TenantId
+from labfleet_proto.message import Message
+from labfleet_proto.runtime import StreamRequest, Ticket
+
+_LONGEST_LINE = 64 << 10
+_BUFFER = 256 << 10
+_TICKET_LIFE_S = 30.0
+_HEAD_LIMIT_S = 10.0
+_MOST_STREAMS = 4096
+
+
+class StreamReply(Message):
+    """The server's first line: a problem, or facts about the stream."""
+
+    problem: Problem | None = None
+    detail: dict[str, JsonValue] = {}
+
+
+class ByteStream:
+    """Both directions of one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.detail: dict[str, JsonValue] = {}
+
+    async def read(self, most: int = 65_536) -> bytes:
+        """Return at least one byte, or none at the peer's half-close. Raises ConnectionError."""
+        return await self.reader.read(most)
+
+    async def write(self, data: bytes) -> None:
+        """Write and wait while the peer is slow. Raises ConnectionError."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def write_eof(self) -> None:
+        """Half-close our direction; again is nothing."""
+        if self.writer.can_write_eof() and not self.writer.is_closing():
+            with contextlib.suppress(OSError, RuntimeError):
+                self.writer.write_eof()
+
+    async def close(self) -> None:
+        """Close both directions; what was written is still sent."""
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+Accept = Callable[[dict[str, JsonValue]], Awaitable[None]]
+"""Called once by a handler, with the reply's detail, before it writes any byte."""
+StreamHandler = Callable[[Ticket, ByteStream, Accept], Awaitable[None]]
+"""Serves one stream; a `LabfleetError` before `accept` is answered as the reply's problem."""
+
+
+def seal(ticket: Ticket, key: bytes) -> bytes:
+    """Sign a ticket."""
+    body = base64.urlsafe_b64encode(ticket.model_dump_json().encode())
+    mac = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256))
+    return body + b"." + mac
+
+
+def unseal(line: bytes, key: bytes) -> Ticket:
+    """Verify and parse a ticket. Raises ForbiddenError."""
+    body, _, mac = line.strip().partition(b".")
+    good = base64.urlsafe_b64encode(hmac.digest(key, body, hashlib.sha256))
+    if not hmac.compare_digest(mac, good):
+        raise ForbiddenError("data port: the ticket's signature is wrong")
+    try:
+        return Ticket.model_validate_json(base64.urlsafe_b64decode(body))
+    except (ValidationError, ValueError) as exc:
+        raise ForbiddenError(f"data port: the ticket cannot be read: {exc}") from exc
+
+
+@contextlib.asynccontextmanager
+async def dial(  # noqa: PLR0913 - address, ticket and key
+    address: str,
+    port: int,
+    request: StreamRequest,
+    *,
+    host: HostId,
+    tenant: TenantId,
+    key: bytes,
+    clock: Clock,
+) -> AsyncIterator[ByteStream]:
+    """Open a stream on a host; `ByteStream.detail` holds what the host said of it.
+
+    Raises:
+        LabfleetError: what the host's handler raised before it accepted.
+        UnavailableError: the host cannot be reached.
+    """
+    ticket = Ticket(
+        host=host,
+        tenant=tenant,
+        request=request,
+        expires_at_ns=clock.now_ns() + int(_TICKET_LIFE_S * 1e9),
+        nonce=secrets.token_hex(16),
+    )
+    try:
+        async with asyncio.timeout(_HEAD_LIMIT_S):
+            reader, writer = await asyncio.open_connection(address, port, limit=_BUFFER)
+    except (OSError, TimeoutError) as exc:
+        raise UnavailableError(f"data port of {host} at {address}:{port}: {exc}") from exc
+    stream = ByteStream(reader, writer)
+    try:
+        await stream.write(seal(ticket, key) + b"\n")
+        line = await reader.readline()
+        if not line:
+            raise UnavailableError(f"data port of {host}: closed before its answer")
+        reply = StreamReply.model_validate_json(line)
+        if reply.problem is not None:
+            raise reply.problem.to_error()
+        stream.detail = reply.detail
+        yield stream
+    finally:
+        await stream.close()
+
+
+class DataPort:
+    """The server's side."""
+
+    def __init__(
+        self, handler: StreamHandler, *, host: HostId, key: bytes, clock: Clock, log: Log
+    ) -> None:
+        self._handler = handler
+        self._host = host
+        self._key = key
+        self._clock = clock
+        self._log = log
+        self._used: dict[str, int] = {}
+        self._open = 0
+
+    @contextlib.asynccontextmanager
+    async def listening(self, address: str, port: int) -> AsyncIterator[int]:
+        """Listen; yields the port. Streams still open at the end are cut."""
+        server = await asyncio.start_server(self._serve, address, port, limit=_BUFFER)
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+
+    def _check(self, line: bytes) -> Ticket:
+        ticket = unseal(line, self._key)
+        now = self._clock.now_ns()
+        if ticket.host != self._host:
+            raise ForbiddenError(f"data port: ticket is for host {ticket.host}")
+        if ticket.expires_at_ns < now:
+            raise ForbiddenError("data port: the ticket has expired")
+        self._used = {nonce: end for nonce, end in self._used.items() if end >= now}
+        if ticket.nonce in self._used:
+            raise ForbiddenError("data port: the ticket was used already")
+        self._used[ticket.nonce] = ticket.expires_at_ns
+        return ticket
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stream = ByteStream(reader, writer)
+        is_accepted = False
+
+        async def accept(detail: dict[str, JsonValue]) -> None:
+            nonlocal is_accepted
+            is_accepted = True
+            await stream.write(StreamReply(detail=detail).model_dump_json().encode() + b"\n")
+
+        self._open += 1
+        try:
+            if self._open > _MOST_STREAMS:
+                raise UnavailableError(f"data port of {self._host}: {_MOST_STREAMS} streams open")
+            async with asyncio.timeout(_HEAD_LIMIT_S):
+                line = await reader.readuntil(b"\n")
+            if len(line) > _LONGEST_LINE:
+                raise ForbiddenError("data port: the ticket is too long")
+            await self._handler(self._check(line), stream, accept)
+        except LabfleetError as exc:
+            if is_accepted:
+                self._log.warning("stream.failed", error=exc.message)
+            else:
+                reply = StreamReply(problem=exc.to_problem())
+                with contextlib.suppress(ConnectionError):
+                    await stream.write(reply.model_dump_json().encode() + b"\n")
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError) as exc:
+            self._log.debug("stream.cut", error=str(exc))
+        except asyncio.LimitOverrunError:
+            self._log.warning("stream.refused", error="first line too long")
+        except Exception:  # noqa: BLE001 - the top of a stream: logged once
+            self._log.exception("stream.failed")
+        finally:
+            self._open -= 1
+            await stream.close()
