@@ -1,0 +1,148 @@
+"""The data port: tickets and byte streams."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from labfleet_chassis import logs
+from labfleet_chassis.clock import Clock, SystemClock
+from labfleet_chassis.data_port import (
+    Accept,
+    ByteStream,
+    DataPort,
+    StreamHandler,
+    dial,
+    seal,
+    unseal,
+)
+from labfleet_proto.errors import ForbiddenError, NotFoundError, UnavailableError
+from labfleet_proto.ids import OPERATORS, ContainerId, HostId
+from labfleet_proto.runtime import ReadArchive, Ticket
+
+KEY = b"k" * 32
+HOST = HostId("host1")
+REQUEST = ReadArchive(container=ContainerId("c" * 64), path="/etc")
+
+
+class SteppedClock(SystemClock):
+    """A clock that a test can push forward."""
+
+    def __init__(self) -> None:
+        self.ahead_ns = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.ahead_ns
+
+
+async def echo(_ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
+    await accept({"size": 7})
+    while data := await stream.read():
+        await stream.write(data)
+    stream.write_eof()
+
+
+async def refuse(_ticket: Ticket, _stream: ByteStream, _accept: Accept) -> None:
+    raise NotFoundError("no such path: /etc")
+
+
+@asynccontextmanager
+async def serving(handler: StreamHandler = echo, clock: Clock | None = None) -> AsyncIterator[int]:
+    port = DataPort(handler, host=HOST, key=KEY, clock=clock or SystemClock(), log=logs.get("test"))
+    async with port.listening("127.0.0.1", 0) as number:
+        yield number
+
+
+def dialled(
+    port: int, *, host: HostId = HOST, key: bytes = KEY
+) -> AbstractAsyncContextManager[ByteStream]:
+    return dial(
+        "127.0.0.1", port, REQUEST, host=host, tenant=OPERATORS, key=key, clock=SystemClock()
+    )
+
+
+async def test_bytes_come_back_exact_after_a_half_close() -> None:
+    sent = hashlib.sha256(b"x").digest() * (1 << 18)  # 8 MiB
+    async with serving() as port, dialled(port) as stream:
+        assert stream.detail == {"size": 7}
+
+        async def send() -> None:
+            for start in range(0, len(sent), 100_000):
+                await stream.write(sent[start : start + 100_000])
+            stream.write_eof()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(send())
+            got = bytearray()
+            while data := await stream.read():
+                got += data
+    assert bytes(got) == sent
+
+
+async def test_a_handlers_refusal_reaches_the_dialler() -> None:
+    async with serving(refuse) as port:
+        with pytest.raises(NotFoundError, match="no such path"):
+            async with dialled(port):
+                pass
+
+
+async def test_a_ticket_for_another_host_is_refused() -> None:
+    async with serving() as port:
+        with pytest.raises(ForbiddenError, match="for host host2"):
+            async with dialled(port, host=HostId("host2")):
+                pass
+
+
+async def test_a_ticket_signed_with_another_key_is_refused() -> None:
+    async with serving() as port:
+        with pytest.raises(ForbiddenError, match="signature"):
+            async with dialled(port, key=b"z" * 32):
+                pass
+
+
+async def test_an_expired_ticket_is_refused() -> None:
+    clock = SteppedClock()
+    async with serving(clock=clock) as port:
+        clock.ahead_ns = 31_000_000_000
+        with pytest.raises(ForbiddenError, match="expired"):
+            async with dialled(port):
+                pass
+
+
+async def test_a_ticket_serves_once() -> None:
+    ticket = Ticket(
+        host=HOST,
+        tenant=OPERATORS,
+        request=REQUEST,
+        expires_at_ns=SystemClock().now_ns() + 10_000_000_000,
+        nonce="n",
+    )
+    async with serving() as port:
+        answers = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(seal(ticket, KEY) + b"\n")
+            writer.write_eof()
+            answers.append(await reader.readline())
+            writer.close()
+            await writer.wait_closed()
+    assert b'"problem":null' in answers[0]
+    assert b"used already" in answers[1]
+
+
+async def test_an_unreachable_host_is_unavailable() -> None:
+    async with serving() as port:
+        pass
+    with pytest.raises(UnavailableError, match="host1"):
+        async with dialled(port):
+            pass
+
+
+def test_a_changed_ticket_is_refused() -> None:
+    ticket = Ticket(host=HOST, tenant=OPERATORS, request=REQUEST, expires_at_ns=1, nonce="n")
+    line = seal(ticket, KEY)
+    assert unseal(line, KEY) == ticket
+    with pytest.raises(ForbiddenError):
+        unseal(b"A" + line[1:], KEY)
