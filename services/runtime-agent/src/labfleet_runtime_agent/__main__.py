@@ -1,0 +1,152 @@
+"""Wires the runtime agent of one host."""
+
+import asyncio
+
+from labfleet_chassis.data_port import DataPort
+from labfleet_chassis.service import Chassis, run_service
+from labfleet_proto import placement, runtime
+from labfleet_proto.buckets import CONTAINERS, HOSTS, LEASES, OBSERVED
+from labfleet_proto.hosts import HostRecord
+from labfleet_proto.ids import HostId
+from labfleet_proto.jobs import Job
+from labfleet_proto.message import Nothing
+from labfleet_proto.resources import Resources
+from labfleet_runtime_agent.adapters import cgroups, host_facts, processes
+from labfleet_runtime_agent.adapters.conmon import Runtime
+from labfleet_runtime_agent.adapters.layer_store import LayerStore
+from labfleet_runtime_agent.adapters.ledger import Ledger
+from labfleet_runtime_agent.adapters.snapshots import Snapshots
+from labfleet_runtime_agent.adapters.uid_slots import UidSlots
+from labfleet_runtime_agent.adapters.volume_store import VolumeStore
+from labfleet_runtime_agent.metrics import CAPACITY
+from labfleet_runtime_agent.service.admission import Admission
+from labfleet_runtime_agent.service.agent import Agent
+from labfleet_runtime_agent.service.presence import Epoch, publish_host, renew_lease
+from labfleet_runtime_agent.service.publisher import Publisher
+from labfleet_runtime_agent.service.streams import Streams
+from labfleet_runtime_agent.service.tools import Files, Tools
+from labfleet_runtime_agent.settings import Settings
+
+_STARTS_PER_CORE = 2
+_PIDS_PER_HOST = 1 << 20
+
+
+def capacity_of(settings: Settings) -> Resources:
+    """What the host may give away: after its reserve, with the CPU overcommit."""
+    memory = settings.memory_bytes or host_facts.memory_bytes()
+    cores = settings.cpus or host_facts.cores()
+    cores_left = max(cores - settings.reserve_cpus, cores / 2)
+    return Resources(
+        memory_bytes=max(memory - settings.reserve_memory_bytes, 0),
+        cpu_millis=int(cores_left * settings.cpu_overcommit * 1000),
+        pids=_PIDS_PER_HOST,
+        containers=min(settings.most_containers, settings.uid_slots),
+    )
+
+
+async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Tools:
+    """Make everything the workers act through."""
+    for path in (settings.state_dir, settings.run_dir):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o711)
+    crun_root = settings.run_dir / "crun"
+    crun_root.mkdir(mode=0o700, exist_ok=True)
+    observed = await chassis.bus.bucket(OBSERVED)
+    return Tools(
+        host=host,
+        settings=settings,
+        bus=chassis.bus,
+        clock=chassis.clock,
+        log=chassis.log,
+        runtime=Runtime(crun_root, settings.runtime),
+        cgroups=cgroups.detect(settings.cgroup_parent),
+        files=Files(
+            LayerStore(settings.state_dir, settings.registry_url, chassis.log),
+            Snapshots(settings.state_dir, settings.run_dir),
+            UidSlots(settings.state_dir, settings.uid_base, settings.uid_slots),
+            VolumeStore(settings.state_dir),
+        ),
+        ledger=Ledger(settings.state_dir),
+        publisher=Publisher(observed, chassis.log),
+        boot_id=processes.boot_id(),
+        start_slots=asyncio.Semaphore(_STARTS_PER_CORE * host_facts.cores()),
+    )
+
+
+async def serve_jobs(chassis: Chassis, agent: Agent, streams: Streams, host: HostId) -> None:
+    """Take jobs from now on."""
+
+    async def check(_job: Job, _args: Nothing) -> runtime.AgentCheck:
+        return runtime.AgentCheck(findings=tuple(await asyncio.to_thread(agent.findings)))
+
+    bus = chassis.bus
+    await bus.serve(placement.HOLD, agent.hold, host=host)
+    await bus.serve(runtime.RECONCILE, agent.reconcile, host=host)
+    await bus.serve(runtime.SIGNAL, agent.kill, host=host)
+    await bus.serve(runtime.TOP, agent.top, host=host)
+    await bus.serve(runtime.STATS, agent.stats, host=host)
+    await bus.serve(runtime.STAT_PATH, agent.stat_path, host=host)
+    await bus.serve(runtime.REMOVE_VOLUME, agent.remove_volume, host=host)
+    await bus.serve(runtime.CREATE_EXEC, streams.create_exec, host=host)
+    await bus.serve(runtime.START_EXEC, streams.start_exec, host=host)
+    await bus.serve(runtime.INSPECT_EXEC, streams.inspect_exec, host=host)
+    await bus.serve(runtime.RESIZE, streams.resize, host=host)
+    await bus.serve(runtime.CHECK_AGENT, check, host=host)
+
+
+async def run(chassis: Chassis, settings: Settings) -> None:
+    """Run until told to stop; containers live on."""
+    host = HostId(settings.host)
+    tools = await build_tools(chassis, settings, host)
+    capacity = capacity_of(settings)
+    for name, value in capacity.model_dump().items():
+        CAPACITY.labels(name).set(value)
+    admission = Admission(capacity, chassis.tasks)
+    chassis.loop("publisher", tools.publisher.run)
+    agent = Agent(tools, admission, await chassis.mirror(CONTAINERS))
+    agent.recover()
+    streams = Streams(agent)
+    port = DataPort(
+        streams.serve,
+        host=host,
+        key=bytes.fromhex(settings.data_key.get_secret_value()),
+        clock=chassis.clock,
+        log=chassis.log,
+    )
+    async with port.listening(settings.address, settings.data_port) as number:
+        record = HostRecord(
+            id=host,
+            address=settings.address,
+            data_port=number,
+            capacity=capacity,
+            free=capacity,
+            cores=int(settings.cpus or host_facts.cores()),
+            total_memory_bytes=settings.memory_bytes or host_facts.memory_bytes(),
+            labels=settings.labels,
+            features=(tools.cgroups.feature, "class-lab"),
+            kernel=host_facts.kernel(),
+            operating_system=host_facts.operating_system(),
+            runtime=await tools.runtime.version(),
+            boot_id=tools.boot_id,
+            updated_at_ns=chassis.clock.now_ns(),
+        )
+        await serve_jobs(chassis, agent, streams, host)
+        hosts, leases = await chassis.bus.bucket(HOSTS), await chassis.bus.bucket(LEASES)
+        epoch = Epoch(settings.state_dir, tools.boot_id)
+        chassis.loop("host", lambda: publish_host(hosts, record, admission, chassis.clock))
+        chassis.loop("lease", lambda: renew_lease(leases, host, epoch, tools.boot_id))
+        chassis.ready(f"{len(agent.workers)} containers")
+        await chassis.stopping.wait()
+    await tools.files.layers.close()
+
+
+def main() -> None:
+    """Entry point of `labfleet-runtime-agent`."""
+    settings = Settings()
+    run_service(
+        "runtime-agent", settings, lambda chassis: run(chassis, settings), HostId(settings.host)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The agent's hands: crun, conmon, cgroups, files."""

@@ -1,0 +1,172 @@
+"""The confined child behind `docker cp`: `python -m ...archive_child ROOT_FD USERNS_FD JSON`.
+
+It enters the container's user namespace first, so that it sees and makes files with the container's
+own ids, has no power over anything else, and idmapped volumes admit it. Nothing of the container is
+ever executed. A tar comes on standard input or leaves on standard output; the last line on standard
+error is JSON: `{}` or `{"error": ..., "code": ...}`.
+"""
+
+import json
+import os
+import stat
+import sys
+import tarfile
+from typing import Any
+
+from labfleet_proto.errors import InvalidRequestError, LabfleetError, NotFoundError
+from labfleet_runtime_agent.adapters.kernel import CLONE_NEWUSER, enter_namespace, open_in_root
+from labfleet_runtime_agent.adapters.tree import TreeReader, TreeWriter
+
+_GO_DIR = 1 << 31
+_GO_SYMLINK = 1 << 27
+_GO_DEVICE = 1 << 26
+_GO_PIPE = 1 << 25
+_GO_SOCKET = 1 << 24
+_GO_SETUID = 1 << 23
+_GO_SETGID = 1 << 22
+_GO_CHAR = 1 << 21
+_GO_STICKY = 1 << 20
+
+
+def go_mode(mode: int) -> int:
+    """Return Go's os.FileMode of a Unix mode, as docker sends it."""
+    bits = mode & 0o777
+    kinds = {
+        stat.S_IFDIR: _GO_DIR,
+        stat.S_IFLNK: _GO_SYMLINK,
+        stat.S_IFBLK: _GO_DEVICE,
+        stat.S_IFCHR: _GO_DEVICE | _GO_CHAR,
+        stat.S_IFIFO: _GO_PIPE,
+        stat.S_IFSOCK: _GO_SOCKET,
+    }
+    bits |= kinds.get(stat.S_IFMT(mode), 0)
+    for unix, go in (
+        (stat.S_ISUID, _GO_SETUID),
+        (stat.S_ISGID, _GO_SETGID),
+        (stat.S_ISVTX, _GO_STICKY),
+    ):
+        if mode & unix:
+            bits |= go
+    return bits
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Directory and last name of a path inside the container, which is taken from its root."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts:
+        return ".", "."
+    return "/".join(parts[:-1]) or ".", parts[-1]
+
+
+def _parent(root: int, path: str, container: str) -> tuple[int, str]:
+    directory, leaf = _split(path)
+    try:
+        if leaf == "..":
+            return open_in_root(root, f"{directory}/..", os.O_RDONLY | os.O_DIRECTORY), "."
+        return open_in_root(root, directory, os.O_RDONLY | os.O_DIRECTORY), leaf
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise _missing(path, container) from exc
+
+
+def _missing(path: str, container: str) -> NotFoundError:
+    return NotFoundError(f"Could not find the file {path} in container {container}")
+
+
+def _stat(root: int, path: str, container: str) -> dict[str, Any]:
+    parent, leaf = _parent(root, path, container)
+    try:
+        there = os.stat(leaf, dir_fd=parent, follow_symlinks=False)
+        target = os.readlink(leaf, dir_fd=parent) if stat.S_ISLNK(there.st_mode) else ""
+    except FileNotFoundError as exc:
+        raise _missing(path, container) from exc
+    finally:
+        os.close(parent)
+    if path.endswith(("/", "/.")) and not stat.S_ISDIR(there.st_mode) and not target:
+        raise InvalidRequestError(f"{path} is not a directory")
+    return {
+        "name": "/" if leaf == "." else leaf,
+        "size_bytes": there.st_size,
+        "mode": go_mode(there.st_mode),
+        "mtime_ns": there.st_mtime_ns,
+        "link_target": target,
+    }
+
+
+def _read(root: int, path: str, container: str) -> dict[str, Any]:
+    about = _stat(root, path, container)
+    parent, leaf = _parent(root, path, container)
+    if path.rstrip("/").endswith("/.") or leaf == ".":
+        inner = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
+        reader = TreeReader(sys.stdout.buffer)
+        name = "./" if leaf == "." else f"{leaf}/"
+        reader.add(inner, ".", name)
+    else:
+        reader = TreeReader(sys.stdout.buffer)
+        reader.add(parent, leaf, leaf)
+    reader.close()
+    sys.stdout.buffer.flush()
+    return about
+
+
+def _write(root: int, path: str, container: str, options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        base = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as exc:
+        raise _missing(path, container) from exc
+    except NotADirectoryError as exc:
+        raise InvalidRequestError(f"{path} is not a directory in container {container}") from exc
+    except OSError as exc:
+        raise InvalidRequestError(f"{path}: {exc.strerror}") from exc
+    os.close(base)
+    writer = TreeWriter(
+        root,
+        base=path.strip("/") or ".",
+        keep_owner=bool(options.get("keep_owner")),
+        refuse_type_change=bool(options.get("refuse_type_change")),
+    )
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*", bufsize=1 << 18) as archive:
+        writer.write_all(archive)
+    while sys.stdin.buffer.read(1 << 16):
+        pass
+    return {}
+
+
+def _perform(request: dict[str, Any], root: int) -> dict[str, Any]:
+    path, container = request["path"], request["container"]
+    match request["op"]:
+        case "stat":
+            return _stat(root, path, container)
+        case "read":
+            return _read(root, path, container)
+        case _:
+            return _write(root, path, container, request)
+
+
+def main() -> None:
+    """Run as the child."""
+    root, namespace = int(sys.argv[1]), int(sys.argv[2])
+    os.umask(0)
+    enter_namespace(namespace, CLONE_NEWUSER)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    try:
+        answer = _perform(json.loads(sys.argv[3]), root)
+    except LabfleetError as exc:
+        answer = {"error": exc.message, "code": exc.code}
+    except (tarfile.TarError, EOFError) as exc:
+        answer = {"error": f"archive: damaged: {exc}", "code": "invalid"}
+    except BrokenPipeError:
+        os._exit(0)
+    except OSError as exc:
+        answer = {"error": f"{request_path()}: {exc.strerror or exc}", "code": "invalid"}
+    sys.stderr.write(json.dumps(answer) + "\n")
+
+
+def request_path() -> str:
+    """Path that was asked for, for messages."""
+    return str(json.loads(sys.argv[3])["path"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Containers run by crun under a conmon each.
+
+conmon holds the container's stdio, writes its log and its exit code, and lets it outlive any
+restart of the agent. Facts seen with conmon 2.1.6 and crun 1.8: conmon leaves its parent as soon as
+`crun create` is done and reports the init's pid, or the runtime's error, on `_OCI_SYNCPIPE`; the
+attach socket lies in the bundle with `--full-attach`; a peer's half-close closes the container's
+stdin unless `--leave-stdin-open`; its packets begin with one byte, 2 stdout or 3 stderr.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from labfleet_chassis import process
+from labfleet_proto.containers import ContainerSpec
+from labfleet_proto.errors import CommandNotRunnableError, InternalError, LabfleetError
+from labfleet_proto.ids import ContainerId
+from labfleet_runtime_agent.adapters.ledger import RunningProcess
+from labfleet_runtime_agent.adapters.processes import started_ticks
+
+_LIMIT_S = 30.0
+_COMMAND_FAILED = re.compile(
+    r"executable file .*not found|no such file or directory|permission denied|is a directory|exec format",
+    re.IGNORECASE,
+)
+LOG_FILE = "container.log"
+
+
+class _Sync(BaseModel):
+    data: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How to call crun on this host."""
+
+    root: Path
+    """crun's own state, below the run directory."""
+    crun: str = "/usr/bin/crun"
+    conmon: str = "/usr/bin/conmon"
+
+    def crun_argv(self, *words: str) -> list[str]:
+        """Command line of one crun call."""
+        return [self.crun, "--root", str(self.root), "--cgroup-manager", "disabled", *words]
+
+    async def create(
+        self, container: ContainerId, bundle: Path, spec: ContainerSpec
+    ) -> RunningProcess:
+        """Create the container under a new monitor; its init waits for `start`.
+
+        Raises:
+            CommandNotRunnableError: the command does not exist or may not be executed.
+            InternalError: crun or conmon failed; the message is theirs.
+        """
+        for name in ("exit-code", "monitor.pid", "attach", "ctl", "winsz"):
+            with contextlib.suppress(FileNotFoundError):
+                (bundle / name).unlink()
+        exits = bundle / "exits"
+        exits.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (exits / container).unlink()
+        read_end, write_end = os.pipe()
+        try:
+            argv = self._conmon_argv(container, bundle, spec)
+            child = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                pass_fds=(write_end,),
+                env={"_OCI_SYNCPIPE": str(write_end), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                start_new_session=True,
+            )
+            os.close(write_end)
+            write_end = -1
+            async with asyncio.timeout(_LIMIT_S):
+                answer = await asyncio.to_thread(_read_all, read_end)
+                await child.wait()
+        finally:
+            os.close(read_end)
+            if write_end >= 0:
+                os.close(write_end)
+        pid = _pid_of(answer, spec)
+        monitor = int((bundle / "monitor.pid").read_text())
+        return RunningProcess(
+            pid=pid,
+            started_ticks=started_ticks(pid),
+            monitor_pid=monitor,
+            monitor_started_ticks=started_ticks(monitor),
+        )
+
+    def _conmon_argv(self, container: ContainerId, bundle: Path, spec: ContainerSpec) -> list[str]:
+        argv = [
+            self.conmon,
+            "--api-version",
+            "1",
+            "-c",
+            container,
+            "-u",
+            container,
+            "-n",
+            container[:12],
+        ]
+        argv += ["-r", self.crun, "-b", str(bundle), "-p", str(bundle / "init.pid")]
+        argv += [
+            "--conmon-pidfile",
+            str(bundle / "monitor.pid"),
+            "--exit-dir",
+            str(bundle / "exits"),
+        ]
+        argv += [
+            "-l",
+            f"k8s-file:{bundle / LOG_FILE}",
+            "--log-size-max",
+            str(spec.limits.log_bytes),
+        ]
+        argv += ["--full-attach", "--log-level", "error"]
+        if spec.is_tty:
+            argv.append("-t")
+        if spec.open_stdin:
+            argv.append("-i")
+            if not spec.stdin_once:
+                argv.append("--leave-stdin-open")
+        for word in self.crun_argv()[1:]:
+            argv += ["--runtime-arg", word]
+        return argv
+
+    async def start(self, container: ContainerId) -> None:
+        """Let the created container's command run. Raises ProgramFailedError."""
+        await process.run(self.crun_argv("start", container), timeout_s=_LIMIT_S)
+
+    async def delete(self, container: ContainerId) -> None:
+        """Kill it if it runs and forget it; absent is success."""
+        done = await process.run(
+            self.crun_argv("delete", "--force", container), timeout_s=_LIMIT_S, check=False
+        )
+        if done.exit_code != 0 and (self.root / container).exists():
+            raise process.ProgramFailedError(done)
+
+    async def status(self, container: ContainerId) -> str:
+        """`created`, `running`, `stopped`; empty if crun does not know it."""
+        done = await process.run(
+            self.crun_argv("state", container), timeout_s=_LIMIT_S, check=False
+        )
+        return str(json.loads(done.stdout)["status"]) if done.exit_code == 0 else ""
+
+    def known(self) -> set[str]:
+        """Containers of which crun keeps state."""
+        try:
+            return {entry.name for entry in self.root.iterdir()}
+        except FileNotFoundError:
+            return set()
+
+    async def version(self) -> str:
+        """Such as `crun 1.8.1`."""
+        done = await process.run([self.crun, "--version"], timeout_s=_LIMIT_S)
+        words = done.stdout.decode().splitlines()[0].split()
+        return f"{words[0]} {words[-1]}"
+
+
+def exit_code(bundle: Path, container: ContainerId) -> tuple[int, int] | None:
+    """Exit code and time (ns since the epoch) that the monitor wrote; None if it has not."""
+    file = bundle / "exits" / container
+    try:
+        text = file.read_text().strip()
+        return (int(text), file.stat().st_mtime_ns) if text else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _read_all(fd: int) -> bytes:
+    """Read the first line of the pipe: the grandchild keeps the other end open."""
+    got = b""
+    while not got.endswith(b"\n"):
+        more = os.read(fd, 65_536)
+        if not more:
+            break
+        got += more
+    return got
+
+
+def _pid_of(answer: bytes, spec: ContainerSpec) -> int:
+    try:
+        sync = _Sync.model_validate(json.loads(answer))
+    except (ValueError, ValidationError) as exc:
+        raise InternalError(f"conmon ended without a word: {answer!r}") from exc
+    if sync.data > 0:
+        return sync.data
+    raise failure(sync.message.strip(), spec.argv[0])
+
+
+def failure(said: str, command: str) -> LabfleetError:
+    """Turn the runtime's message into docker's words."""
+    if "cgroups in hybrid mode" in said:
+        return InternalError(f"crun: {said}: mount the missing v1 controllers (labfleet doctor)")
+    if not _COMMAND_FAILED.search(said):
+        return InternalError(f"OCI runtime create failed: {said}")
+    reason = "no such file or directory"
+    if re.search(r"permission denied", said, re.IGNORECASE):
+        reason = "permission denied"
+    elif "/" not in command:
+        reason = "executable file not found in $PATH"
+    return CommandNotRunnableError(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+        f'unable to start container process: exec: "{command}": {reason}: unknown'
+    )

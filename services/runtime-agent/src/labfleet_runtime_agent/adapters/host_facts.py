@@ -1,0 +1,75 @@
+"""What this host says of itself."""
+
+import os
+import platform
+import resource
+from pathlib import Path
+
+from labfleet_proto.runtime import ContainerStats, InterfaceCounters
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_bytes() -> int:
+    """Memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def hard_nofile() -> int:
+    """Own hard limit of open files: no container can have more."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def kernel() -> str:
+    """Release of the kernel."""
+    return platform.release()
+
+
+def operating_system() -> str:
+    """Such as `Debian GNU/Linux 12 (bookworm)`."""
+    return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+
+
+def host_cpu_ns() -> int:
+    """CPU time of all cores since boot, idle included, as docker's percentage wants it."""
+    words = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return sum(int(word) for word in words) * 10_000_000
+
+
+def interfaces(pid: int) -> dict[str, InterfaceCounters]:
+    """Counters of the interfaces in the network namespace of a process."""
+    found: dict[str, InterfaceCounters] = {}
+    try:
+        lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    except OSError:
+        return found
+    for line in lines:
+        name, _, rest = line.partition(":")
+        words = [int(word) for word in rest.split()]
+        if name.strip() != "lo" and len(words) >= 12:
+            found[name.strip()] = InterfaceCounters(
+                rx_bytes=words[0],
+                rx_packets=words[1],
+                rx_errors=words[2],
+                rx_dropped=words[3],
+                tx_bytes=words[8],
+                tx_packets=words[9],
+                tx_errors=words[10],
+                tx_dropped=words[11],
+            )
+    return found
+
+
+def completed(stats: ContainerStats, pid: int, now_ns: int) -> ContainerStats:
+    """Add what does not come from the cgroup."""
+    return stats.model_copy(
+        update={
+            "read_at_ns": now_ns,
+            "host_cpu_ns": host_cpu_ns(),
+            "online_cpus": cores(),
+            "interfaces": interfaces(pid),
+        }
+    )

@@ -1,0 +1,159 @@
+"""System calls that Python does not offer. Numbers are x86-64's and arm64's common ones (>= 424)."""
+
+import ctypes
+import os
+import struct
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_OPENAT2 = 437
+_SYS_MOUNT_SETATTR = 442
+
+AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOUNT_ATTR_IDMAP = 0x00100000
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
+MNT_DETACH = 2
+MS_PRIVATE = 1 << 18
+MS_BIND = 4096
+MS_REC = 16384
+
+CLONE_FS = 0x00000200
+CLONE_NEWUSER = 0x10000000
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+    return result
+
+
+def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
+    """Open `path` as if `root_fd` were `/`: symbolic links cannot lead out (openat2).
+
+    Raises OSError.
+    """
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return _checked(
+        _libc.syscall(_SYS_OPENAT2, root_fd, os.fsencode(path), how, len(how)), f"open {path}"
+    )
+
+
+def idmapped_clone(source: Path, userns_fd: int) -> int:
+    """Return a detached mount of `source` with ids shifted by the user namespace. Raises OSError."""
+    tree = _checked(
+        _libc.syscall(
+            _SYS_OPEN_TREE, AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | os.O_CLOEXEC
+        ),
+        f"clone mount {source}",
+    )
+    try:
+        attributes = struct.pack("QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, userns_fd)
+        _checked(
+            _libc.syscall(
+                _SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, len(attributes)
+            ),
+            f"idmap mount {source}",
+        )
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def attach_mount(tree_fd: int, target: Path) -> None:
+    """Attach a detached mount. Raises OSError."""
+    _checked(
+        _libc.syscall(
+            _SYS_MOVE_MOUNT,
+            tree_fd,
+            b"",
+            AT_FDCWD,
+            os.fsencode(target),
+            _MOVE_MOUNT_F_EMPTY_PATH,
+        ),
+        f"attach mount at {target}",
+    )
+
+
+def mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> None:
+    """Mount a file system (mount(2)). Raises OSError."""
+    _checked(
+        _libc.mount(
+            source.encode(),
+            os.fsencode(target),
+            kind.encode() or None,
+            ctypes.c_ulong(flags),
+            data.encode() or None,
+        ),
+        f"mount {kind or 'flags'} at {target}",
+    )
+
+
+def unmount(target: Path) -> None:
+    """Detach a mount lazily; not mounted is success. Raises OSError."""
+    try:
+        _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"unmount {target}")
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        if exc.errno != 22:  # EINVAL: not a mount point
+            raise
+
+
+def unshare(flags: int) -> None:
+    """Leave shared namespaces, for the calling thread only. Raises OSError."""
+    _checked(_libc.unshare(flags), "unshare")
+
+
+def enter_namespace(fd: int, kind: int) -> None:
+    """Enter a namespace. Raises OSError."""
+    _checked(_libc.setns(fd, kind), "setns")
+
+
+def make_user_namespace(base: int, count: int) -> int:
+    """Return a descriptor of a new user namespace that maps 0.. to `base`... Raises OSError."""
+    ready_read, ready_write = os.pipe()
+    hold_read, hold_write = os.pipe()
+    child = os.fork()
+    if child == 0:  # only system calls here: the parent may have threads
+        try:
+            unshare(CLONE_NEWUSER)
+            os.write(ready_write, b"1")
+            os.close(hold_write)
+            os.read(hold_read, 1)
+        finally:
+            os._exit(0)
+    try:
+        os.close(ready_write)
+        ready_write = -1
+        if os.read(ready_read, 1) != b"1":
+            raise OSError("cannot make a user namespace: are they switched off?")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{child}/{name}").write_text(f"0 {base} {count}\n")
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        for fd in (ready_read, ready_write, hold_read, hold_write):
+            if fd >= 0:
+                os.close(fd)
+        os.waitpid(child, 0)
+
+
+def mounted_below(directory: Path) -> list[Path]:
+    """Mount points at or below `directory`, deepest last."""
+    prefix = f"{directory}/"
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        target = line.split()[4].replace("\\040", " ")
+        if target == str(directory) or target.startswith(prefix):
+            found.append(Path(target))
+    return found

@@ -1,0 +1,68 @@
+"""Processes of this host, held by pidfd so that a reused pid is never taken for another."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+
+def started_ticks(pid: int) -> int:
+    """Start time of a process in clock ticks since boot; 0 if there is none or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def boot_id() -> str:
+    """Identity of this boot of the kernel."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class ProcessHandle:
+    """One process, until it ends."""
+
+    def __init__(self, pid: int, ticks: int) -> None:
+        self.pid = pid
+        self.ticks = ticks
+        self._fd: int | None = None
+        with contextlib.suppress(ProcessLookupError):
+            self._fd = os.pidfd_open(pid)
+        if ticks == 0 or started_ticks(pid) != ticks:
+            self.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self._fd is not None and started_ticks(self.pid) == self.ticks
+
+    def send(self, number: int) -> bool:
+        """Send a signal; False if the process is gone."""
+        if self._fd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(self._fd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    async def ended(self) -> None:
+        """Wait for its end."""
+        if self._fd is None:
+            return
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        loop.add_reader(self._fd, done.set)
+        try:
+            await done.wait()
+        finally:
+            if self._fd is not None:
+                loop.remove_reader(self._fd)
+
+    def close(self) -> None:
+        """Let go of the process."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

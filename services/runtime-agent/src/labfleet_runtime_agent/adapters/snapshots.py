@@ -1,0 +1,149 @@
+"""Root file systems: overlayfs with the image's layers idmapped to the container's ids.
+
+Lower layers are stored with container ids and idmapped per container; the upper directory belongs
+to the base id and is not idmapped: that would make overlayfs mount read-only without a word.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from labfleet_proto.errors import InternalError
+from labfleet_proto.ids import ContainerId
+from labfleet_runtime_agent.adapters import kernel
+from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
+
+_OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
+
+
+class Snapshots:
+    """Writable snapshots below `<state>/containers/<id>`, mounted below `<run>/mounts/<id>`."""
+
+    def __init__(self, state_dir: Path, run_dir: Path) -> None:
+        self._state = state_dir / "containers"
+        self._mounts = run_dir / "mounts"
+        self._mounts.mkdir(parents=True, exist_ok=True)
+        self._mounts.chmod(0o711)
+        # Each thread has a working directory of its own, so that 127 layers fit in mount's one page.
+        self._threads = ThreadPoolExecutor(
+            max_workers=4,
+            thread_name_prefix="mount",
+            initializer=kernel.unshare,
+            initargs=(kernel.CLONE_FS,),
+        )
+        self._userns: dict[int, int] = {}
+
+    def userns(self, base: int) -> int:
+        """Descriptor of a user namespace that maps a container's ids; kept for the next time."""
+        if base not in self._userns:
+            self._userns[base] = kernel.make_user_namespace(base, IDS_PER_CONTAINER)
+        return self._userns[base]
+
+    def root_of(self, container: ContainerId) -> Path:
+        """Where the container's root file system is mounted, if it is."""
+        return self._mounts / container / "root"
+
+    async def prepare(self, container: ContainerId, layers: Sequence[Path], base: int) -> Path:
+        """Mount the container's root file system and return where. Again is nothing.
+
+        Raises InternalError naming the mount that failed.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._prepare, container, layers, base)
+
+    def _prepare(self, container: ContainerId, layers: Sequence[Path], base: int) -> Path:
+        root = self.root_of(container)
+        if os.path.ismount(root):
+            return root
+        home = self._mounts / container
+        try:
+            lower = home / "lower"
+            lower.mkdir(parents=True, exist_ok=True)
+            home.chmod(0o711)
+            root.mkdir(exist_ok=True)
+            self._writable(container, layers, base)
+            for number, layer in enumerate(layers):
+                self._mount_layer(layer, lower / str(number), base)
+            self._mount_overlay(container, lower, len(layers))
+        except OSError as exc:
+            self._unmount(container)
+            raise InternalError(f"cannot mount the files of {container[:12]}: {exc}") from exc
+        return root
+
+    def _writable(self, container: ContainerId, layers: Sequence[Path], base: int) -> None:
+        state = self._state / container
+        state.mkdir(mode=0o711, exist_ok=True)
+        for name in ("upper", "work"):
+            path = state / name
+            if not path.is_dir():
+                path.mkdir(mode=0o755)
+                os.chown(path, base, base)
+        if layers:
+            above = layers[-1].stat()
+            (state / "upper").chmod(above.st_mode & 0o7777)
+
+    def _mount_layer(self, layer: Path, target: Path, base: int) -> None:
+        target.mkdir(exist_ok=True)
+        if os.path.ismount(target):
+            return
+        tree = kernel.idmapped_clone(layer, self.userns(base))
+        try:
+            kernel.attach_mount(tree, target)
+        finally:
+            os.close(tree)
+
+    def _mount_overlay(self, container: ContainerId, lower: Path, count: int) -> None:
+        state = self._state / container
+        os.chdir(lower)
+        if count == 0:
+            (lower / "empty").mkdir(exist_ok=True)
+        lowers = ":".join(str(number) for number in reversed(range(count))) or "empty"
+        data = f"lowerdir={lowers},upperdir={state / 'upper'},workdir={state / 'work'},{_OPTIONS}"
+        kernel.mount("overlay", self.root_of(container), "overlay", 0, data)
+        os.chdir("/")
+
+    async def unmount(self, container: ContainerId) -> None:
+        """Unmount what `prepare` and `attach_volume` mounted; again is nothing."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, self._unmount, container)
+
+    def _unmount(self, container: ContainerId) -> None:
+        home = self._mounts / container
+        for path in reversed(kernel.mounted_below(home)):
+            kernel.unmount(path)
+        shutil.rmtree(home, ignore_errors=True)
+
+    async def discard(self, container: ContainerId) -> None:
+        """Unmount and delete the container's whole directory; again is nothing."""
+        await self.unmount(container)
+        await asyncio.to_thread(shutil.rmtree, self._state / container, ignore_errors=True)
+
+    async def attach_volume(
+        self, container: ContainerId, number: int, data: Path, base: int
+    ) -> Path:
+        """Mount a volume's files with the container's ids; return the source to bind."""
+        target = self._mounts / container / f"volume{number}"
+
+        def attach() -> Path:
+            target.mkdir(parents=True, exist_ok=True)
+            self._mount_layer(data, target, base)
+            return target
+
+        try:
+            return await asyncio.to_thread(attach)
+        except OSError as exc:
+            raise InternalError(f"cannot mount volume {data}: {exc}") from exc
+
+    def holders(self) -> set[str]:
+        """Containers with mounts."""
+        return {path.name for path in self._mounts.iterdir()}
+
+    def close(self) -> None:
+        """Let go of threads and descriptors; mounts stay."""
+        self._threads.shutdown(wait=False)
+        for fd in self._userns.values():
+            os.close(fd)
+        self._userns.clear()

@@ -1,0 +1,292 @@
+"""Writing the members of a hostile tar below a directory, and reading a tree into a tar.
+
+Nothing here uses tarfile's own extraction. Each path is resolved by the kernel beneath the root
+(`openat2` with RESOLVE_IN_ROOT), so a symbolic link that leads out ends at the root instead.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tarfile
+from dataclasses import dataclass, field
+from typing import IO
+
+from labfleet_proto.errors import DiskFullError, InvalidRequestError
+from labfleet_runtime_agent.adapters.kernel import open_in_root
+from labfleet_runtime_agent.core import tar_paths
+
+_CHUNK = 1 << 20
+_XATTR_PREFIX = "SCHILY.xattr."
+_XATTRS_KEPT = ("user.", "security.capability")
+
+
+@dataclass(frozen=True)
+class Caps:
+    """How much one archive may make."""
+
+    members: int = 2_000_000
+    total_bytes: int = 64 << 30
+
+
+@dataclass
+class TreeWriter:
+    """Writes members below `root_fd`; ids are used as they stand in the archive."""
+
+    root_fd: int
+    base: str = ""
+    """Directory below the root that member names are relative to."""
+    with_whiteouts: bool = False
+    keep_owner: bool = True
+    refuse_type_change: bool = False
+    """A directory may not replace a file, nor a file a directory."""
+    caps: Caps = field(default_factory=Caps)
+    _members: int = 0
+    _bytes: int = 0
+    _times: dict[str, int] = field(default_factory=dict)
+
+    def write_all(self, archive: tarfile.TarFile) -> None:
+        """Write every member.
+
+        Raises:
+            InvalidRequestError: a member breaks a rule, or the archive is damaged.
+            DiskFullError: no space left.
+        """
+        try:
+            for member in archive:
+                self._count(member)
+                self._write(member, archive)
+            for path, mtime_ns in reversed(self._times.items()):
+                self._set_mtime(path, mtime_ns)
+        except tarfile.TarError as exc:
+            raise InvalidRequestError(f"archive: damaged: {exc}") from exc
+        except EOFError as exc:
+            raise InvalidRequestError("archive: ends too early") from exc
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError(f"archive: {exc.strerror}") from exc
+            raise InvalidRequestError(f"archive: {exc}") from exc
+
+    def _count(self, member: tarfile.TarInfo) -> None:
+        self._members += 1
+        self._bytes += member.size if member.isreg() else 0
+        if self._members > self.caps.members or self._bytes > self.caps.total_bytes:
+            raise InvalidRequestError(
+                f"archive: more than {self.caps.members} members or {self.caps.total_bytes} bytes"
+            )
+
+    def _write(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
+        name = tar_paths.clean(member.name)
+        if not name:
+            return
+        path = f"{self.base}/{name}" if self.base else name
+        directory, _, leaf = path.rpartition("/")
+        parent = self._parent(directory)
+        try:
+            if self.with_whiteouts and leaf.startswith(tar_paths.WHITEOUT):
+                self._whiteout(parent, leaf)
+                return
+            self._make_way(parent, leaf, member)
+            self._make(parent, leaf, member, archive)
+            self._finish(parent, leaf, member)
+        finally:
+            os.close(parent)
+        if member.isdir():
+            self._times[path] = int(member.mtime * 1e9)
+
+    def _parent(self, directory: str) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        try:
+            return open_in_root(self.root_fd, directory or ".", flags)
+        except FileNotFoundError:
+            above, _, leaf = directory.rpartition("/")
+            parent = self._parent(above)
+            try:
+                os.mkdir(leaf, 0o755, dir_fd=parent)
+            finally:
+                os.close(parent)
+            return open_in_root(self.root_fd, directory, flags)
+
+    def _whiteout(self, parent: int, leaf: str) -> None:
+        if leaf == tar_paths.OPAQUE:
+            os.setxattr(parent, "trusted.overlay.opaque", b"y")
+            return
+        hidden = leaf.removeprefix(tar_paths.WHITEOUT)
+        if not hidden or hidden.startswith(tar_paths.WHITEOUT) or hidden in (".", ".."):
+            return  # AUFS metadata, which no one reads
+        self._remove(parent, hidden)
+        os.mknod(hidden, stat.S_IFCHR | 0o600, os.makedev(0, 0), dir_fd=parent)
+
+    def _make_way(self, parent: int, leaf: str, member: tarfile.TarInfo) -> None:
+        try:
+            there = os.stat(leaf, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        is_dir = stat.S_ISDIR(there.st_mode)
+        if is_dir and member.isdir():
+            return
+        if self.refuse_type_change and is_dir != member.isdir():
+            kinds = ("directory", "non-directory")
+            old, new = kinds if is_dir else kinds[::-1]
+            raise InvalidRequestError(f'cannot overwrite {old} "{leaf}" with {new}')
+        self._remove(parent, leaf)
+
+    def _remove(self, parent: int, leaf: str) -> None:
+        try:
+            os.unlink(leaf, dir_fd=parent)
+        except FileNotFoundError:
+            return
+        except (IsADirectoryError, PermissionError):
+            shutil.rmtree(leaf, dir_fd=parent)
+
+    def _make(
+        self, parent: int, leaf: str, member: tarfile.TarInfo, archive: tarfile.TarFile
+    ) -> None:
+        if member.isdir():
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(leaf, 0o700, dir_fd=parent)
+        elif member.isreg():
+            self._make_file(parent, leaf, member, archive)
+        elif member.issym():
+            os.symlink(member.linkname, leaf, dir_fd=parent)
+        elif member.islnk():
+            self._make_link(parent, leaf, member)
+        elif member.isfifo():
+            os.mkfifo(leaf, 0o600, dir_fd=parent)
+        else:
+            raise InvalidRequestError(f"archive: {member.name!r} is a device or of an unknown type")
+
+    def _make_file(
+        self, parent: int, leaf: str, member: tarfile.TarInfo, archive: tarfile.TarFile
+    ) -> None:
+        source = archive.extractfile(member)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(leaf, flags, 0o600, dir_fd=parent)
+        with os.fdopen(fd, "wb", buffering=0) as target:
+            left = member.size
+            while left and source is not None:
+                data = source.read(min(left, _CHUNK))
+                if not data:
+                    raise EOFError
+                view = memoryview(data)
+                while view:
+                    view = view[target.write(view) or 0 :]
+                left -= len(data)
+            self._set_xattrs(target.fileno(), member)
+
+    def _make_link(self, parent: int, leaf: str, member: tarfile.TarInfo) -> None:
+        target = tar_paths.clean(member.linkname)
+        path = f"{self.base}/{target}" if self.base else target
+        directory, _, name = path.rpartition("/")
+        try:
+            holder = open_in_root(self.root_fd, directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError as exc:
+            raise InvalidRequestError(f"archive: link target {target!r} does not exist") from exc
+        try:
+            kind = os.stat(name, dir_fd=holder, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+                raise InvalidRequestError(f"archive: link target {target!r} is not a file")
+            os.link(name, leaf, src_dir_fd=holder, dst_dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(holder)
+
+    def _finish(self, parent: int, leaf: str, member: tarfile.TarInfo) -> None:
+        if member.islnk():
+            return
+        if self.keep_owner:
+            os.chown(leaf, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        if not member.issym():
+            os.chmod(leaf, member.mode & 0o7777, dir_fd=parent)
+        if member.isdir():
+            with contextlib.closing(_Fd(open_in_root(parent, leaf, os.O_RDONLY))) as opened:
+                self._set_xattrs(opened.number, member)
+            return
+        mtime_ns = int(member.mtime * 1e9)
+        os.utime(leaf, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+    def _set_xattrs(self, fd: int, member: tarfile.TarInfo) -> None:
+        for key, value in member.pax_headers.items():
+            name = key.removeprefix(_XATTR_PREFIX)
+            if key != name and name.startswith(_XATTRS_KEPT):
+                with contextlib.suppress(PermissionError):  # inside a user namespace
+                    os.setxattr(fd, name, value.encode("utf-8", "surrogateescape"))
+
+    def _set_mtime(self, path: str, mtime_ns: int) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            fd = open_in_root(self.root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.utime(fd, ns=(mtime_ns, mtime_ns))
+            finally:
+                os.close(fd)
+
+
+class _Fd:
+    """A descriptor for `contextlib.closing`."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        os.close(self.number)
+
+
+class TreeReader:
+    """Writes one file or a whole tree into a tar stream; ids as the caller sees them."""
+
+    def __init__(self, output: IO[bytes]) -> None:
+        self._tar = tarfile.open(  # noqa: SIM115 - closed by close()
+            fileobj=output, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 18
+        )
+        self._links: dict[tuple[int, int], str] = {}
+
+    def add(self, parent_fd: int, leaf: str, name: str) -> None:
+        """Add the entry `leaf` of the directory `parent_fd` under `name`, with all below it."""
+        there = os.stat(leaf, dir_fd=parent_fd, follow_symlinks=False)
+        if stat.S_ISSOCK(there.st_mode):
+            return
+        member = self._member(parent_fd, leaf, name, there)
+        if member.isreg() and member.type == tarfile.REGTYPE:
+            fd = os.open(leaf, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+            with os.fdopen(fd, "rb") as source:
+                self._tar.addfile(member, source)
+            return
+        self._tar.addfile(member)
+        if stat.S_ISDIR(there.st_mode):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(leaf, flags, dir_fd=parent_fd)
+            try:
+                for child in sorted(os.listdir(fd)):  # noqa: PTH208 - pathlib knows no descriptors
+                    self.add(fd, child, f"{name.rstrip('/')}/{child}")
+            finally:
+                os.close(fd)
+
+    def _member(
+        self, parent_fd: int, leaf: str, name: str, there: os.stat_result
+    ) -> tarfile.TarInfo:
+        member = tarfile.TarInfo(name)
+        member.mode = stat.S_IMODE(there.st_mode)
+        member.uid, member.gid = there.st_uid, there.st_gid
+        member.mtime = there.st_mtime_ns / 1e9  # PAX keeps fractions
+        if stat.S_ISDIR(there.st_mode):
+            member.type = tarfile.DIRTYPE
+        elif stat.S_ISLNK(there.st_mode):
+            member.type = tarfile.SYMTYPE
+            member.linkname = os.readlink(leaf, dir_fd=parent_fd)
+        elif stat.S_ISFIFO(there.st_mode):
+            member.type = tarfile.FIFOTYPE
+        elif stat.S_ISCHR(there.st_mode) or stat.S_ISBLK(there.st_mode):
+            member.type = tarfile.CHRTYPE if stat.S_ISCHR(there.st_mode) else tarfile.BLKTYPE
+            member.devmajor, member.devminor = os.major(there.st_rdev), os.minor(there.st_rdev)
+        elif (first := self._links.get((there.st_dev, there.st_ino))) is not None:
+            member.type = tarfile.LNKTYPE
+            member.linkname = first
+        else:
+            member.size = there.st_size
+            if there.st_nlink > 1:
+                self._links[there.st_dev, there.st_ino] = name
+        return member
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._tar.close()

@@ -1,0 +1,21 @@
+"""Names and numbers of signals, as docker accepts them."""
+
+import signal
+
+from labfleet_proto.errors import InvalidRequestError
+
+
+def number_of(given: str) -> int:
+    """Return the number of `SIGHUP`, `hup`, `1`, `RTMIN+3`. Raises InvalidRequestError."""
+    if given.isdigit():
+        number = int(given)
+        if 1 <= number <= signal.SIGRTMAX:
+            return number
+        raise InvalidRequestError(f"Invalid signal: {given}")
+    name = given.upper().removeprefix("SIG")
+    if name.startswith("RTMIN+") and name[6:].isdigit():
+        return min(signal.SIGRTMIN + int(name[6:]), signal.SIGRTMAX)
+    try:
+        return int(signal.Signals[f"SIG{name}"])
+    except KeyError as exc:
+        raise InvalidRequestError(f"Invalid signal: {given}") from exc

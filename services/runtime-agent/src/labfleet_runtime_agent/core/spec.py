@@ -1,0 +1,254 @@
+"""The OCI runtime-spec of a student's container, in one pure function (`runtime.md`)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from labfleet_proto.containers import ContainerSpec
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError
+from labfleet_runtime_agent.core import seccomp
+
+IDS_PER_CONTAINER = 65_536
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+DEFAULT_CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+GRANTABLE_CAPABILITIES = frozenset({*DEFAULT_CAPABILITIES, "NET_RAW", "SYS_PTRACE"})
+"""The allow-list: the last two are a teacher's choice."""
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/pressure",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/bpf",
+    "/sys/kernel/debug",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+SYSCTLS_OF_A_NAMESPACE = ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.", "net.")
+"""Prefixes of settings that belong to the container's own namespaces (docker's list)."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the process runs as, looked up in the image; ids inside the container."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    home: str = "/"
+
+
+@dataclass(frozen=True)
+class VolumeSource:
+    """A volume ready to be bound."""
+
+    source: str
+    target: str
+    is_read_only: bool
+
+
+@dataclass(frozen=True)
+class HostPart:
+    """What the host adds to the request: paths, ids, limits of the agent itself."""
+
+    rootfs: str
+    uid_base: int
+    netns_path: str
+    sysfs_path: str
+    """Bound at /sys read-only; empty: an empty read-only /sys."""
+    files: dict[str, str]
+    """Target to source of the files made for the container: hosts, hostname, resolv.conf."""
+    volumes: tuple[VolumeSource, ...]
+    hard_nofile: int
+    """The agent's own hard limit: crun cannot go beyond it."""
+    init_path: str = ""
+    """Program bound at /sbin/docker-init with `--init`; empty if the host has none."""
+
+
+def build(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any]:
+    """Return `config.json` for one attempt.
+
+    Raises:
+        ForbiddenError: a capability or sysctl outside the allow-list.
+        InvalidRequestError: a working directory below /proc, or no command.
+    """
+    if not spec.argv:
+        raise InvalidRequestError("No command specified")
+    return {
+        "ociVersion": "1.0.2",
+        "process": process(spec, host, who),
+        "root": {"path": host.rootfs, "readonly": spec.is_rootfs_read_only},
+        "hostname": spec.hostname,
+        "mounts": _mounts(spec, host),
+        "linux": {
+            "namespaces": [
+                *({"type": kind} for kind in ("pid", "ipc", "uts", "mount", "user", "cgroup")),
+                {"type": "network", "path": host.netns_path},
+            ],
+            "uidMappings": [_mapping(host.uid_base)],
+            "gidMappings": [_mapping(host.uid_base)],
+            "sysctl": _sysctls(spec),
+            "seccomp": seccomp.profile(with_ptrace="SYS_PTRACE" in capabilities(spec)),
+            "maskedPaths": list(MASKED_PATHS),
+            "readonlyPaths": list(READONLY_PATHS),
+        },
+    }
+
+
+def process(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any]:
+    """Return the `process` object: of the container itself, and the model for execs."""
+    argv = list(spec.argv)
+    if spec.with_init and host.init_path:
+        argv = ["/sbin/docker-init", "--", *argv]
+    held = [f"CAP_{name}" for name in capabilities(spec)]
+    effective = held if who.uid == 0 else []
+    nofile = min(spec.limits.nofile, host.hard_nofile)
+    return {
+        "terminal": spec.is_tty,
+        "user": {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)},
+        "args": argv,
+        "env": environment(spec, who),
+        "cwd": working_dir(spec.working_dir),
+        "capabilities": {"bounding": held, "effective": effective, "permitted": effective},
+        "rlimits": [{"type": "RLIMIT_NOFILE", "hard": nofile, "soft": nofile}],
+        "noNewPrivileges": spec.no_new_privileges,
+    }
+
+
+def capabilities(spec: ContainerSpec) -> tuple[str, ...]:
+    """Return the names without `CAP_`, sorted. Raises ForbiddenError outside the allow-list."""
+    held = set(DEFAULT_CAPABILITIES)
+    dropped = {_plain(name) for name in spec.cap_drop}
+    added = {_plain(name) for name in spec.cap_add}
+    if "ALL" in added:
+        added = (added - {"ALL"}) | GRANTABLE_CAPABILITIES
+    if "ALL" in dropped:
+        held = set()
+    for name in sorted(added - GRANTABLE_CAPABILITIES):
+        raise ForbiddenError(
+            f"HostConfig.CapAdd: {name} is not allowed; allowed are "
+            + ", ".join(sorted(GRANTABLE_CAPABILITIES))
+        )
+    return tuple(sorted((held - dropped) | added))
+
+
+def _plain(name: str) -> str:
+    return name.upper().removeprefix("CAP_")
+
+
+def environment(spec: ContainerSpec, who: Identity) -> list[str]:
+    """Return the environment with docker's additions: PATH, HOSTNAME, TERM, HOME."""
+    named = {entry.partition("=")[0] for entry in spec.env}
+    added = []
+    if "PATH" not in named:
+        added.append(f"PATH={DEFAULT_PATH}")
+    if "HOSTNAME" not in named:
+        added.append(f"HOSTNAME={spec.hostname}")
+    if spec.is_tty and "TERM" not in named:
+        added.append("TERM=xterm")
+    given = [entry for entry in spec.env if "=" in entry]
+    if "HOME" not in named:
+        given.append(f"HOME={who.home}")
+    return added + given
+
+
+def working_dir(path: str) -> str:
+    """Return the directory to start in. Raises InvalidRequestError below /proc (CVE-2024-21626)."""
+    cwd = path or "/"
+    if not cwd.startswith("/"):
+        raise InvalidRequestError(
+            f"the working directory '{cwd}' is invalid, it needs to be an absolute path"
+        )
+    if cwd == "/proc" or cwd.startswith("/proc/"):
+        raise InvalidRequestError(f"the working directory '{cwd}' may not lie below /proc")
+    return cwd
+
+
+def _mapping(base: int) -> dict[str, int]:
+    return {"containerID": 0, "hostID": base, "size": IDS_PER_CONTAINER}
+
+
+def _sysctls(spec: ContainerSpec) -> dict[str, str]:
+    for name in spec.sysctls:
+        if not name.startswith(SYSCTLS_OF_A_NAMESPACE):
+            raise ForbiddenError(
+                f"HostConfig.Sysctls: {name} is not a setting of a container's own"
+            )
+    return dict(spec.sysctls)
+
+
+def _mount(target: str, kind: str, options: str, source: str = "") -> dict[str, Any]:
+    return {
+        "destination": target,
+        "type": kind,
+        "source": source or kind,
+        "options": options.split(","),
+    }
+
+
+def _bind(target: str, source: str, *, is_read_only: bool) -> dict[str, Any]:
+    access = "ro" if is_read_only else "rw"
+    return _mount(target, "bind", f"rbind,rprivate,{access},nosuid,nodev", source)
+
+
+def _mounts(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
+    mounts = [
+        _mount("/proc", "proc", "nosuid,noexec,nodev"),
+        _mount("/dev", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+        _mount("/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        _mount("/dev/shm", "tmpfs", f"nosuid,noexec,nodev,mode=1777,size={spec.limits.shm_bytes}"),  # noqa: S108
+        _mount("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"),
+    ]
+    if host.sysfs_path:
+        mounts.append(
+            _mount("/sys", "bind", "rbind,rprivate,ro,nosuid,noexec,nodev", host.sysfs_path)
+        )
+    else:
+        mounts.append(_mount("/sys", "tmpfs", "ro,nosuid,noexec,nodev,mode=555,size=0"))
+    mounts += [_mount(target, "tmpfs", _tmpfs(given)) for target, given in spec.tmpfs.items()]
+    mounts += [
+        _mount(volume.target, "bind", _volume_options(volume), volume.source)
+        for volume in host.volumes
+    ]
+    mounts += [_bind(target, source, is_read_only=False) for target, source in host.files.items()]
+    if spec.with_init and host.init_path:
+        mounts.append(_bind("/sbin/docker-init", host.init_path, is_read_only=True))
+    return sorted(
+        mounts,
+        key=lambda mount: mount["destination"].count("/") if mount["destination"] != "/" else 0,
+    )
+
+
+def _tmpfs(given: str) -> str:
+    allowed = [
+        word
+        for word in given.split(",")
+        if word.partition("=")[0] in {"size", "mode", "uid", "gid", "ro", "rw", "exec", "noexec"}
+    ]
+    return ",".join(["nosuid", "nodev", *(["noexec"] if "exec" not in allowed else []), *allowed])
+
+
+def _volume_options(volume: VolumeSource) -> str:
+    return "rbind,rprivate,nosuid,nodev," + ("ro" if volume.is_read_only else "rw")

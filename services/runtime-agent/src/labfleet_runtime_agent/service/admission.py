@@ -1,0 +1,88 @@
+"""The host's capacity as its workers use it, and the loop that publishes it."""
+
+import asyncio
+from collections.abc import Coroutine
+
+from labfleet_proto.containers import ContainerRecord, Observation, State
+from labfleet_proto.errors import NoRoomError
+from labfleet_proto.ids import ContainerId
+from labfleet_proto.placement import Hold, HoldAnswer
+from labfleet_proto.resources import Resources, lacking
+from labfleet_runtime_agent.core.admission import Holds, takes_room
+from labfleet_runtime_agent.metrics import CONTAINERS, FREE
+
+
+class Admission:
+    """Who uses how much of this host. Not for several threads."""
+
+    def __init__(self, capacity: Resources, tasks: asyncio.TaskGroup) -> None:
+        self.capacity = capacity
+        self.moved = asyncio.Event()
+        """Set whenever the free vector may have changed."""
+        self._holds = Holds()
+        self._tasks = tasks
+        self._known: dict[ContainerId, tuple[ContainerRecord, Observation | None]] = {}
+        self._used = Resources()
+
+    def changed(self, record: ContainerRecord, seen: Observation | None) -> None:
+        """Note a container's newest record and observation."""
+        self._subtract(record.id)
+        if seen is not None and seen.state is State.REMOVED:
+            self._known.pop(record.id, None)
+        else:
+            self._known[record.id] = (record, seen)
+            if takes_room(record, seen):
+                self._used += record.spec.resources()
+        self._holds.arrived(record.id)
+        self.moved.set()
+
+    def forget(self, container: ContainerId) -> None:
+        """The container is gone."""
+        self._subtract(container)
+        self._known.pop(container, None)
+        self.moved.set()
+
+    def _subtract(self, container: ContainerId) -> None:
+        old = self._known.get(container)
+        if old is not None and takes_room(*old):
+            self._used -= old[0].spec.resources()
+
+    def free(self) -> Resources:
+        """Capacity that is neither used nor held."""
+        return self.capacity - self._used - self._holds.total()
+
+    def hold(self, request: Hold, now_s: float) -> HoldAnswer:
+        """Grant or refuse a hold; a container that is here already is granted."""
+        if request.container in self._known:
+            return HoldAnswer(is_granted=True, free=self.free())
+        answer = self._holds.ask(
+            request.container, request.resources, self.capacity - self._used, now_s
+        )
+        self.moved.set()
+        return answer
+
+    def admit(self, record: ContainerRecord) -> None:
+        """Let a container start. Raises NoRoomError naming what is lacking."""
+        old = self._known.get(record.id)
+        mine = record.spec.resources() if old is not None and takes_room(*old) else Resources()
+        missing = lacking(record.spec.resources(), self.free() + mine)
+        if missing:
+            raise NoRoomError(
+                f"this host has no room left for {record.name}: it lacks {', '.join(missing)}"
+            )
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Run something for the life of the agent."""
+        self._tasks.create_task(work)
+
+    def count(self) -> None:
+        """Set the gauges."""
+        states: dict[str, int] = {}
+        for record, seen in self._known.values():
+            name = seen.state.name.lower() if seen else record.goal.value
+            states[name] = states.get(name, 0) + 1
+        CONTAINERS.clear()
+        for name, number in states.items():
+            CONTAINERS.labels(name).set(number)
+        for name, value in self.free().model_dump().items():
+            FREE.labels(name).set(value)

@@ -1,0 +1,221 @@
+"""The agent: one worker per container of this host, and the jobs that reach them."""
+
+import asyncio
+import os
+
+from labfleet_chassis import process
+from labfleet_chassis.store import Entry, Mirror
+from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
+from labfleet_proto.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LabfleetError,
+    NotFoundError,
+    StaleError,
+)
+from labfleet_proto.ids import ContainerId
+from labfleet_proto.jobs import Job
+from labfleet_proto.message import Nothing
+from labfleet_proto.placement import Hold, HoldAnswer
+from labfleet_proto.runtime import (
+    ContainerRef,
+    ContainerStats,
+    PathStat,
+    Reconcile,
+    Signal,
+    StatPath,
+    Top,
+    TopTable,
+    VolumeRef,
+)
+from labfleet_runtime_agent.adapters import archive, host_facts
+from labfleet_runtime_agent.adapters.ledger import LedgerEntry
+from labfleet_runtime_agent.service.admission import Admission
+from labfleet_runtime_agent.service.tools import Tools
+from labfleet_runtime_agent.service.worker import Worker, fresh
+
+_PS_LIMIT_S = 10.0
+
+
+class Agent:
+    """All containers of this host."""
+
+    def __init__(
+        self, tools: Tools, admission: Admission, records: Mirror[ContainerRecord]
+    ) -> None:
+        self.workers: dict[ContainerId, Worker] = {}
+        self.tools = tools
+        self.admission = admission
+        self._records = records
+
+    # -- life
+
+    def recover(self) -> None:
+        """Take up every container of the ledger, then everything that was recorded meanwhile."""
+        for entry in self.tools.ledger.load():
+            if entry.boot_id != self.tools.boot_id:
+                entry = entry.model_copy(update={"running": None})  # noqa: PLW2901
+            self._begin(entry)
+        for record in self._records.values():
+            self.offer(record)
+        for worker in list(self.workers.values()):
+            self._forget_if_gone(worker)
+        self._records.listen(self._on_change)
+
+    def _on_change(self, _key: str, entry: Entry[ContainerRecord] | None) -> None:
+        if entry is not None:
+            self.offer(entry.value)
+        else:
+            for worker in list(self.workers.values()):
+                self._forget_if_gone(worker)
+
+    def _forget_if_gone(self, worker: Worker) -> None:
+        """Once the record of a removed container is gone, so is its entry in the ledger."""
+        record = worker.record
+        is_recorded = f"{record.tenant}.{record.id}" in self._records.entries
+        if not is_recorded and worker.seen is not None and worker.seen.state is State.REMOVED:
+            self.workers.pop(record.id, None)
+            self.admission.forget(record.id)
+            self.tools.ledger.forget(record.id)
+
+    def offer(self, record: ContainerRecord) -> Worker | None:
+        """Give a record to its worker, making one for a new container; None if it is another host's."""
+        if record.assignment.host != self.tools.host:
+            return None
+        worker = self.workers.get(record.id)
+        if worker is not None:
+            if worker.offer(record):
+                self.admission.changed(record, worker.seen)
+            return worker
+        return self._begin(fresh(record))
+
+    def _begin(self, entry: LedgerEntry) -> Worker:
+        worker = Worker(self.tools, self.admission, entry)
+        self.workers[entry.record.id] = worker
+        self.admission.changed(entry.record, entry.seen)
+        self.admission.spawn(self._live(worker))
+        return worker
+
+    async def _live(self, worker: Worker) -> None:
+        try:
+            await worker.run()
+        except LabfleetError as exc:
+            self.tools.log.exception("worker.failed", container=worker.record.id, error=exc.message)
+        self._forget_if_gone(worker)
+
+    def worker(self, container: ContainerId) -> Worker:
+        """Return a container's worker. Raises NotFoundError."""
+        worker = self.workers.get(container)
+        if worker is None or (worker.seen is not None and worker.seen.state is State.REMOVED):
+            raise NotFoundError(f"No such container: {container}")
+        return worker
+
+    # -- jobs; each is safe to run twice
+
+    async def hold(self, _job: Job, args: Hold) -> HoldAnswer:
+        """Set capacity aside. Repeating renews the same hold."""
+        return self.admission.hold(args, self.tools.clock.monotonic_s())
+
+    async def reconcile(self, _job: Job, args: Reconcile) -> Observation:
+        """Reach the record's goal. Repeating waits for the same end; an older record is stale."""
+        record = args.record
+        worker = self.offer(record)
+        if worker is None:
+            raise InvalidRequestError(
+                f"container {record.id} belongs to {record.assignment.host}, not {self.tools.host}"
+            )
+        if worker.record.generation > record.generation:
+            raise StaleError(f"container {record.id}: generation {record.generation} is old")
+        return await worker.settled(record.generation)
+
+    async def kill(self, _job: Job, args: Signal) -> Nothing:
+        """Send a signal; a repeated job sends it again, as docker would."""
+        await self.worker(args.container).signal(args.signal)
+        return Nothing()
+
+    async def top(self, _job: Job, args: Top) -> TopTable:
+        """List the processes of a container, as `ps` on the host shows them."""
+        worker = self.worker(args.container)
+        worker.init()
+        words = args.ps_args.split() or ["-ef"]
+        if any(not word.lstrip("-").replace(",", "").replace("=", "").isalnum() for word in words):
+            raise InvalidRequestError(f"ps arguments {args.ps_args!r} are not allowed")
+        done = await process.run(["ps", *words], timeout_s=_PS_LIMIT_S, check=False)
+        if done.exit_code != 0:
+            raise InvalidRequestError(f"ps: {done.stderr.decode(errors='replace').strip()}")
+        lines = done.stdout.decode(errors="replace").splitlines()
+        titles = lines[0].split() if lines else []
+        if "PID" not in titles:
+            raise InvalidRequestError("Couldn't find PID field in ps output")
+        column = titles.index("PID")
+        pids = {str(pid) for pid in self.tools.cgroups.pids(args.container)}
+        rows = [tuple(line.split(None, len(titles) - 1)) for line in lines[1:]]
+        return TopTable(
+            titles=tuple(titles),
+            processes=tuple(row for row in rows if len(row) > column and row[column] in pids),
+        )
+
+    async def stats(self, _job: Job, args: ContainerRef) -> ContainerStats:
+        """Sample a container; one that does not run uses nothing."""
+        worker = self.worker(args.container)
+        now = self.tools.clock.now_ns()
+        if not worker.is_running or worker.seen is None:
+            return ContainerStats(read_at_ns=now)
+        stats = await asyncio.to_thread(self.tools.cgroups.sample, args.container)
+        return host_facts.completed(stats, worker.seen.pid, now)
+
+    async def stat_path(self, _job: Job, args: StatPath) -> PathStat:
+        """Describe a path of a container."""
+        async with self.worker(args.container).files() as view:
+            return await archive.stat_path(view, args.path)
+
+    async def remove_volume(self, _job: Job, args: VolumeRef) -> Nothing:
+        """Delete a volume's files; absent is success."""
+        for worker in self.workers.values():
+            record = worker.record
+            if record.tenant == args.tenant and record.goal is not Goal.REMOVED:
+                for mount in record.spec.mounts:
+                    if mount.volume == args.name:
+                        raise ConflictError(f"remove {args.name}: volume is in use - [{record.id}]")
+        await self.tools.files.volumes.remove(args.tenant, args.name)
+        return Nothing()
+
+    # -- findings
+
+    def findings(self) -> list[str]:
+        """What fsck should know: things without a record, and records without their thing."""
+        here = {worker.record.id for worker in self.workers.values()}
+        tools = self.tools
+        found = [
+            f"cgroup of unknown container {name}" for name in sorted(tools.cgroups.names() - here)
+        ]
+        found += [
+            f"mounts of unknown container {name}"
+            for name in sorted(tools.files.snapshots.holders() - here)
+        ]
+        found += [
+            f"files of unknown container {path.name}"
+            for path in tools.ledger.strangers(here)
+            if any(path.iterdir())
+        ]
+        found += [
+            f"user-id range of unknown container {name}"
+            for name in sorted(tools.files.slots.holders() - here)
+        ]
+        found += [
+            f"crun state of unknown container {name}"
+            for name in sorted(tools.runtime.known() - here)
+        ]
+        for worker in self.workers.values():
+            found += self._findings_of(worker)
+        return found
+
+    def _findings_of(self, worker: Worker) -> list[str]:
+        seen, container = worker.seen, worker.record.id
+        if seen is None:
+            return []
+        if seen.state is State.RUNNING and not os.path.exists(f"/proc/{seen.pid}"):  # noqa: PTH110
+            return [f"container {container} is observed running but process {seen.pid} is gone"]
+        if seen.state >= State.EXITED and self.tools.cgroups.pids(container):
+            return [f"container {container} has ended but processes are left in its cgroup"]
+        return []

@@ -1,0 +1,265 @@
+"""One start of a container: everything prepared side by side, then conmon and crun."""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labfleet_proto.containers import ContainerRecord
+from labfleet_proto.errors import LabfleetError
+from labfleet_proto.networks import (
+    ALLOCATE_INTERFACE,
+    RELEASE_INTERFACE,
+    AllocateInterface,
+    InterfaceReady,
+    InterfaceWish,
+    PublishedPort,
+    ReleaseInterface,
+)
+from labfleet_runtime_agent.adapters import archive, host_facts, image_users
+from labfleet_runtime_agent.adapters.archive import RootView
+from labfleet_runtime_agent.adapters.ledger import RunningProcess
+from labfleet_runtime_agent.core import spec as oci
+from labfleet_runtime_agent.core.spec import HostPart, Identity, VolumeSource
+from labfleet_runtime_agent.metrics import START_PHASE
+from labfleet_runtime_agent.service.tools import Tools
+
+_NETWORK_LIMIT_S = 20.0
+_INIT = Path("/usr/bin/tini-static")
+
+
+@dataclass
+class Launched:
+    """A container that was created and waits for `crun start`."""
+
+    running: RunningProcess
+    interface: InterfaceReady
+    steps_s: dict[str, float] = field(default_factory=dict)
+
+
+class Launch:
+    """Prepares and undoes one attempt. Every step may be repeated."""
+
+    def __init__(self, tools: Tools, record: ContainerRecord) -> None:
+        self._tools = tools
+        self._record = record
+        self._steps: dict[str, float] = {}
+
+    @property
+    def bundle(self) -> Path:
+        """The container's own directory."""
+        return self._tools.ledger.path_of(self._record.id)
+
+    async def create(self, attempt: int) -> Launched:
+        """Make everything and let crun create the container.
+
+        Raises LabfleetError; `undo` takes back what was made.
+        """
+        record = self._record
+        base = await asyncio.to_thread(self._tools.files.slots.take, record.id)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                files = tasks.create_task(self._timed("files", self._prepare_files(base)))
+                network = tasks.create_task(self._timed("network", self._allocate(attempt)))
+                tasks.create_task(self._timed("cgroup", self._make_cgroup()))
+        except* LabfleetError as group:
+            raise _first(group) from None
+        volumes, who = files.result()
+        interface: InterfaceReady = network.result()
+        began = time.perf_counter()
+        await asyncio.to_thread(self._write_bundle, base, interface, volumes, who)
+        running = await self._tools.runtime.create(record.id, self.bundle, record.spec)
+        await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
+        self._note("create", time.perf_counter() - began)
+        return Launched(running, interface, self._steps)
+
+    def _note(self, step: str, took_s: float) -> None:
+        self._steps[step] = round(took_s, 6)
+        START_PHASE.labels(step).observe(took_s)
+
+    async def _timed(self, step: str, work: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return await work
+        finally:
+            self._note(step, time.perf_counter() - began)
+
+    async def _make_cgroup(self) -> None:
+        await asyncio.to_thread(self._tools.cgroups.make, self._record.id, self._record.spec.limits)
+
+    async def _prepare_files(self, base: int) -> tuple[list[VolumeSource], Identity]:
+        files = self._tools.files
+        record = self._record
+        layers = await files.layers.ensure(record.image)
+        root = await files.snapshots.prepare(record.id, layers, base)
+        who = await asyncio.to_thread(
+            image_users.look_up, root, record.spec.user, record.spec.group_add
+        )
+        volumes = [
+            await self._attach_volume(number, base, root)
+            for number in range(len(record.spec.mounts))
+        ]
+        return volumes, who
+
+    async def _attach_volume(self, number: int, base: int, root: Path) -> VolumeSource:
+        record, files = self._record, self._tools.files
+        mount = record.spec.mounts[number]
+        data, is_empty = await asyncio.to_thread(files.volumes.make, record.tenant, mount.volume)
+        source = await files.snapshots.attach_volume(record.id, number, data, base)
+        if is_empty and mount.copy_up:
+            await self._copy_up(root, mount.target, source, base)
+        return VolumeSource(str(source), mount.target, mount.read_only)
+
+    async def _copy_up(self, root: Path, target: str, source: Path, base: int) -> None:
+        """Fill an empty volume with the image's files at its target, as docker does."""
+        inside = root / target.lstrip("/")
+        if inside.is_symlink() or not inside.is_dir() or not any(inside.iterdir()):
+            return
+        userns = self._tools.files.snapshots.userns(base)
+        chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=8)
+        with (
+            open_view(self._record, root, userns) as there,
+            open_view(self._record, source, userns) as here,
+        ):
+
+            async def produce() -> None:
+                await archive.read(there, f"{target.rstrip('/')}/.", chunks.put)
+                await chunks.put(b"")
+
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(produce())
+                await archive.write(
+                    here, "/", chunks.get, keep_owner=True, refuse_type_change=False
+                )
+
+    async def _allocate(self, attempt: int) -> InterfaceReady:
+        record = self._record
+        spec = record.spec
+        names = tuple(dict.fromkeys((record.name, record.id[:12], spec.hostname)))
+        wishes = tuple(
+            InterfaceWish(
+                network=network.network_id,
+                network_name=network.network_name,
+                names=tuple(dict.fromkeys((*names, *network.aliases))),
+                aliases=network.aliases,
+                address=network.address,
+            )
+            for network in spec.networks
+        )
+        ports = tuple(
+            PublishedPort(
+                host_address=port.host_address,
+                host_port=port.host_port,
+                protocol=port.protocol,
+                container_port=port.container_port,
+            )
+            for port in spec.ports
+            if port.host_port is not None
+        )
+        return await self._tools.bus.call(
+            ALLOCATE_INTERFACE,
+            AllocateInterface(container=record.id, attempt=attempt, networks=wishes, ports=ports),
+            tenant=record.tenant,
+            subject=record.id,
+            host=self._tools.host,
+            timeout_s=_NETWORK_LIMIT_S,
+        )
+
+    def _write_bundle(
+        self, base: int, interface: InterfaceReady, volumes: list[VolumeSource], who: Identity
+    ) -> None:
+        record = self._record
+        texts = {
+            "/etc/hosts": hosts_file(record, interface),
+            "/etc/hostname": f"{record.spec.hostname}\n",
+            "/etc/resolv.conf": resolv_conf(record, interface),
+        }
+        files = {}
+        for target, text in texts.items():
+            path = self.bundle / target.rpartition("/")[2]
+            path.write_text(text)
+            path.chmod(0o644)
+            os.chown(path, base, base)
+            files[target] = str(path)
+        part = HostPart(
+            rootfs=str(self._tools.files.snapshots.root_of(record.id)),
+            uid_base=base,
+            netns_path=interface.netns_path,
+            sysfs_path=interface.sysfs_path,
+            files=files,
+            volumes=tuple(volumes),
+            hard_nofile=host_facts.hard_nofile(),
+            init_path=str(_INIT) if _INIT.exists() else "",
+        )
+        config = oci.build(record.spec, part, who)
+        (self.bundle / "config.json").write_text(json.dumps(config))
+
+    async def undo(self, attempt: int) -> None:
+        """Take away what runs or was made for running; again is nothing.
+
+        The writable layer and the log stay.
+        """
+        record, tools = self._record, self._tools
+        await tools.runtime.delete(record.id)
+        await tools.bus.call(
+            RELEASE_INTERFACE,
+            ReleaseInterface(container=record.id, attempt=attempt),
+            tenant=record.tenant,
+            subject=record.id,
+            host=tools.host,
+            timeout_s=_NETWORK_LIMIT_S,
+        )
+        await tools.files.snapshots.unmount(record.id)
+        await asyncio.to_thread(tools.cgroups.remove, record.id)
+
+
+@contextlib.contextmanager
+def open_view(record: ContainerRecord, root: Path, userns_fd: int) -> Iterator[RootView]:
+    """Open a directory as the root of a container's files, with its user namespace."""
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    view = RootView(record.id, root_fd, os.dup(userns_fd))
+    try:
+        yield view
+    finally:
+        view.close()
+
+
+def hosts_file(record: ContainerRecord, interface: InterfaceReady) -> str:
+    """Text of /etc/hosts, as docker writes it."""
+    lines = [
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        "fe00::0\tip6-localnet",
+        "ff02::1\tip6-allnodes",
+        "ff02::2\tip6-allrouters",
+    ]
+    for extra in record.spec.extra_hosts:
+        name, _, address = extra.partition(":")
+        lines.append(f"{address}\t{name}")
+    full = record.spec.hostname
+    if record.spec.domainname:
+        full = f"{full}.{record.spec.domainname} {full}"
+    lines += [f"{endpoint.address}\t{full}" for endpoint in interface.endpoints]
+    return "\n".join(lines) + "\n"
+
+
+def resolv_conf(record: ContainerRecord, interface: InterfaceReady) -> str:
+    """Text of /etc/resolv.conf: our DNS server unless the user named others."""
+    lines = [f"nameserver {server}" for server in record.spec.dns or interface.dns_servers]
+    if record.spec.dns_search:
+        lines.append(f"search {' '.join(record.spec.dns_search)}")
+    lines.append("options ndots:0")
+    return "\n".join(lines) + "\n"
+
+
+def _first(group: BaseExceptionGroup[LabfleetError]) -> LabfleetError:
+    """The first failure of those that happened side by side."""
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure  # type: ignore[return-value]  # leaves of the group are LabfleetErrors
