@@ -294,7 +294,7 @@ async def open_bucket(js: JetStreamContext, definition: BucketDef[M]) -> Bucket[
         bucket=definition.name,
         history=1,
         ttl=definition.ttl_s or None,
-        storage=api.StorageType.MEMORY if definition.ttl_s else api.StorageType.FILE,
+        storage=api.StorageType.FILE,
         direct=True,
     )
     with translated(f"open bucket {definition.name}"):

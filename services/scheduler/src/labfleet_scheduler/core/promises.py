@@ -1,0 +1,75 @@
+"""What must be brought to its end: a list of actions from a snapshot of the fleet's memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from labfleet_proto.buckets import container_key, name_key, observed_key
+from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, State
+
+ORPHAN_NAME_S = 60.0
+
+
+@dataclass(frozen=True)
+class DropContainer:
+    """Its host has removed everything: forget record, name, anonymous volumes, observation."""
+
+    container_key: str
+    name_key: str
+    observed_key: str
+    volume_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DropName:
+    """A claim whose container never came to be."""
+
+    name_key: str
+
+
+@dataclass(frozen=True)
+class DropObservation:
+    """An observation of a container that has no record any more."""
+
+    observed_key: str
+
+
+Action = DropContainer | DropName | DropObservation
+
+
+def due(
+    records: Mapping[str, ContainerRecord],
+    names: Mapping[str, NameRecord],
+    observed: Mapping[str, Observation],
+    now_ns: int,
+) -> list[Action]:
+    """Return what to do now. Each action is idempotent; the order does not matter."""
+    actions: list[Action] = []
+    for key, seen in observed.items():
+        if seen.state is not State.REMOVED:
+            continue
+        record = records.get(container_key(seen.tenant, seen.id))
+        if record is None:
+            actions.append(DropObservation(key))
+        elif record.assignment.host == seen.host:
+            actions.append(_drop(record, seen))
+    known = {record.id for record in records.values()}
+    for key, name in names.items():
+        age_s = (now_ns - name.created_at_ns) / 1e9
+        if name.id not in known and age_s > ORPHAN_NAME_S:
+            actions.append(DropName(key))
+    return actions
+
+
+def _drop(record: ContainerRecord, seen: Observation) -> DropContainer:
+    with_volumes = record.remove_volumes or record.spec.auto_remove
+    anonymous = tuple(
+        name_key(record.tenant, mount.volume)
+        for mount in record.spec.mounts
+        if with_volumes and len(mount.volume) == 64
+    )
+    return DropContainer(
+        container_key(record.tenant, record.id),
+        name_key(record.tenant, record.name),
+        observed_key(seen.host, record.id),
+        anonymous,
+    )

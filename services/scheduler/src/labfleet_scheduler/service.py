@@ -1,0 +1,334 @@
+"""The active scheduler: places containers and keeps the fleet's promises."""
+
+import asyncio
+from dataclasses import dataclass
+
+from labfleet_chassis.service import Chassis
+from labfleet_chassis.store import Bucket, ExistsError, Mirror
+from labfleet_proto import buckets
+from labfleet_proto.buckets import container_key, name_key
+from labfleet_proto.containers import (
+    Assignment,
+    ContainerRecord,
+    Goal,
+    NameRecord,
+    Observation,
+    State,
+    VolumeRecord,
+)
+from labfleet_proto.errors import NoRoomError, StaleError, UnavailableError
+from labfleet_proto.hosts import HostRecord, Lease
+from labfleet_proto.ids import ContainerId, HostId
+from labfleet_proto.jobs import Job
+from labfleet_proto.placement import HOLD, PLACE, ContainerPlaced, Hold, PlaceContainer
+from labfleet_proto.resources import Resources
+from labfleet_scheduler import metrics
+from labfleet_scheduler.core import placement, ports, promises
+from labfleet_scheduler.core.placement import HostSnapshot, Placed, Request, Unplaceable
+from labfleet_scheduler.settings import Settings
+
+_PASS_EVERY_S = 5.0
+_SETTLE_S = 0.01
+_BATCH = 32
+
+
+@dataclass
+class Memory:
+    """The fleet's memory as the scheduler mirrors it."""
+
+    containers: Mirror[ContainerRecord]
+    names: Mirror[NameRecord]
+    observed: Mirror[Observation]
+    hosts: Mirror[HostRecord]
+    leases: Mirror[Lease]
+    volumes: Mirror[VolumeRecord]
+
+    @classmethod
+    async def open(cls, chassis: Chassis) -> "Memory":
+        """Mirror all buckets that matter here."""
+        return cls(
+            await chassis.mirror(buckets.CONTAINERS),
+            await chassis.mirror(buckets.NAMES),
+            await chassis.mirror(buckets.OBSERVED),
+            await chassis.mirror(buckets.HOSTS),
+            await chassis.mirror(buckets.LEASES),
+            await chassis.mirror(buckets.VOLUMES),
+        )
+
+
+class Scheduler:
+    """Places one container at a time; the hosts have the last word through holds."""
+
+    def __init__(self, chassis: Chassis, memory: Memory, settings: Settings) -> None:
+        self._chassis = chassis
+        self._memory = memory
+        self._settings = settings
+        self._since: dict[HostId, dict[ContainerId, tuple[int, Resources]]] = {}
+        """Per host what was placed, with the time: newer than its published free vector."""
+        self._choosing = asyncio.Lock()
+
+    async def place(self, job: Job, args: PlaceContainer) -> ContainerPlaced:
+        """Serve `place`. Safe to repeat: a container that has a record keeps it.
+
+        Raises NoRoomError with the reasons, ConflictError, InvalidRequestError.
+        """
+        key = container_key(args.tenant, args.container)
+        known = self._memory.containers.entries.get(key)
+        if known is not None:
+            return ContainerPlaced(record=known.value, revision=known.revision)
+        constraints = tuple(placement.parse_constraint(text) for text in args.constraints)
+        request = Request(
+            container=args.container,
+            resources=args.spec.resources(),
+            constraints=constraints,
+            ports=frozenset(
+                (b.protocol, b.host_port) for b in args.spec.ports if b.host_port is not None
+            ),
+            homes=self._homes(args),
+        )
+        refused: dict[HostId, str] = {}
+        while True:
+            host, reason = self._choose(request, refused)
+            answer = await self._hold(job, host, request)
+            if answer is None:
+                break
+            refused[host.id] = answer
+            self._unplace(host.id, args.container)
+        placed = await self._record(args, host, reason)
+        metrics.PLACEMENTS.labels("placed").inc()
+        self._chassis.log.info(
+            "container.placed", container=args.container, host=host.id, reason=reason
+        )
+        return placed
+
+    def _homes(self, args: PlaceContainer) -> frozenset[HostId]:
+        found = (
+            self._memory.volumes.get(name_key(args.tenant, mount.volume))
+            for mount in args.spec.mounts
+        )
+        return frozenset(volume.home for volume in found if volume is not None)
+
+    def _choose(self, request: Request, refused: dict[HostId, str]) -> tuple[HostSnapshot, str]:
+        """Pick a host and reserve it in memory. Raises NoRoomError."""
+        hosts = [host for host in self._snapshot() if host.id not in refused]
+        choice = placement.place(request, hosts, self._settings.score)
+        if isinstance(choice, Unplaceable):
+            metrics.PLACEMENTS.labels("refused").inc()
+            said = "; ".join(f"{host} said no: {why}" for host, why in sorted(refused.items()))
+            text = f"{choice.explanation}; {said}" if said and hosts else said or choice.explanation
+            self._chassis.log.info("container.refused", container=request.container, why=text)
+            raise NoRoomError(text if text.startswith("no host") else f"no host fits: {text}")
+        host = next(host for host in hosts if host.id == choice.order[0])
+        self._since.setdefault(host.id, {})[request.container] = (
+            self._chassis.clock.now_ns(),
+            request.resources,
+        )
+        return host, _why(choice)
+
+    async def _hold(self, job: Job, host: HostSnapshot, request: Request) -> str | None:
+        """Ask the host; None when it grants, else its reason."""
+        try:
+            answer = await self._chassis.bus.call(
+                HOLD,
+                Hold(container=request.container, resources=request.resources),
+                tenant=job.tenant,
+                subject=request.container,
+                host=host.id,
+            )
+        except UnavailableError as exc:
+            return exc.message
+        return None if answer.is_granted else f"it lacks {', '.join(answer.lacking)}"
+
+    async def _record(
+        self, args: PlaceContainer, host: HostSnapshot, reason: str
+    ) -> ContainerPlaced:
+        """Store the record, and the volumes that are new. One create: placed and known at once."""
+        async with self._choosing:
+            taken = self._taken_ports()
+            spec = args.spec.model_copy(
+                update={
+                    "ports": ports.fill(
+                        args.spec.ports, taken, self._settings.port_first, self._settings.port_last
+                    )
+                }
+            )
+            record = ContainerRecord(
+                id=args.container,
+                tenant=args.tenant,
+                name=args.name,
+                spec=spec,
+                image=args.image,
+                created_at_ns=args.created_at_ns,
+                assignment=Assignment(host=host.id, epoch=host.epoch, reason=reason),
+            )
+            for mount in spec.mounts:
+                await self._home(args, mount.volume, host.id)
+            key = container_key(args.tenant, args.container)
+            bucket = self._memory.containers.bucket
+            try:
+                revision = await bucket.create(key, record)
+            except ExistsError:
+                there = await bucket.get(key)
+                if there is None:
+                    raise
+                return ContainerPlaced(record=there.value, revision=there.revision)
+            if spec.ports:
+                await self._memory.containers.wait_for(revision)
+        return ContainerPlaced(record=record, revision=revision)
+
+    async def _home(self, args: PlaceContainer, volume: str, host: HostId) -> None:
+        key = name_key(args.tenant, volume)
+        if self._memory.volumes.get(key) is not None:
+            return
+        record = VolumeRecord(
+            tenant=args.tenant,
+            name=volume,
+            home=host,
+            created_at_ns=self._chassis.clock.now_ns(),
+            is_anonymous=len(volume) == 64,
+        )
+        try:
+            revision = await self._memory.volumes.bucket.create(key, record)
+        except ExistsError as exc:
+            raise StaleError(f"volume {volume} was made elsewhere meanwhile: try again") from exc
+        await self._memory.volumes.wait_for(revision)
+
+    def _unplace(self, host: HostId, container: ContainerId) -> None:
+        self._since.get(host, {}).pop(container, None)
+
+    def _taken_ports(self) -> set[tuple[str, int]]:
+        return {
+            (port.protocol, port.host_port)
+            for record in self._memory.containers.values()
+            if record.goal is not Goal.REMOVED
+            for port in record.spec.ports
+            if port.host_port is not None
+        }
+
+    def _snapshot(self) -> list[HostSnapshot]:
+        memory = self._memory
+        used: dict[HostId, set[tuple[str, int]]] = {}
+        for record in memory.containers.values():
+            if record.goal is Goal.RUNNING and record.spec.ports:
+                seen = memory.observed.get(f"{record.assignment.host}.{record.id}")
+                if (
+                    seen is not None
+                    and seen.state >= State.EXITED
+                    and seen.attempt >= record.attempt
+                ):
+                    continue
+                used.setdefault(record.assignment.host, set()).update(
+                    (port.protocol, port.host_port or 0) for port in record.spec.ports
+                )
+        return [self._snapshot_of(host, used.get(host.id, set())) for host in memory.hosts.values()]
+
+    def _snapshot_of(self, host: HostRecord, used: set[tuple[str, int]]) -> HostSnapshot:
+        lease = self._memory.leases.get(host.id)
+        is_alive = self._memory.leases.age_s(host.id) < buckets.LEASES.ttl_s
+        since = self._since.setdefault(host.id, {})
+        for container, (placed_ns, _) in list(since.items()):
+            if placed_ns < host.updated_at_ns - 1_000_000_000:
+                del since[container]
+        free = host.free
+        for _, resources in since.values():
+            free -= resources
+        return HostSnapshot(
+            id=host.id,
+            capacity=host.capacity,
+            free=free,
+            labels=host.labels,
+            is_alive=is_alive and lease is not None,
+            is_drained=host.is_drained,
+            epoch=lease.epoch if lease else 0,
+            taken_ports=frozenset(used),
+        )
+
+    # -- promises
+
+    async def keep_promises(self) -> None:
+        """Look at everything whenever something moved, and every five seconds; for ever."""
+        memory = self._memory
+        moved = asyncio.Event()
+        for mirror in (memory.containers, memory.names, memory.observed):
+            mirror.listen(lambda _key, _entry: moved.set())
+        while True:
+            moved.clear()
+            await self._pass()
+            self._count()
+            try:
+                async with asyncio.timeout(_PASS_EVERY_S):
+                    await moved.wait()
+                    await asyncio.sleep(_SETTLE_S)
+            except TimeoutError:
+                continue
+
+    async def _pass(self) -> None:
+        memory = self._memory
+        actions = promises.due(
+            {key: entry.value for key, entry in memory.containers.entries.items()},
+            {key: entry.value for key, entry in memory.names.entries.items()},
+            {key: entry.value for key, entry in memory.observed.entries.items()},
+            self._chassis.clock.now_ns(),
+        )
+        for start in range(0, len(actions), _BATCH):
+            async with asyncio.TaskGroup() as tasks:
+                for action in actions[start : start + _BATCH]:
+                    tasks.create_task(self._act(action))
+
+    async def _act(self, action: promises.Action) -> None:
+        memory = self._memory
+        metrics.PROMISES.labels(type(action).__name__).inc()
+        match action:
+            case promises.DropContainer():
+                record = memory.containers.entries.get(action.container_key)
+                name = memory.names.entries.get(action.name_key)
+                if name is not None and record is not None and name.value.id == record.value.id:
+                    await _drop(memory.names.bucket, action.name_key, name.revision)
+                for key in action.volume_keys:
+                    await memory.volumes.bucket.delete(key)
+                if record is not None:
+                    await _drop(memory.containers.bucket, action.container_key, record.revision)
+                await memory.observed.bucket.delete(action.observed_key)
+            case promises.DropName():
+                entry = memory.names.entries.get(action.name_key)
+                if entry is not None:
+                    await _drop(memory.names.bucket, action.name_key, entry.revision)
+            case promises.DropObservation():
+                await memory.observed.bucket.delete(action.observed_key)
+
+    def _count(self) -> None:
+        hosts = self._snapshot()
+        alive = [host for host in hosts if host.is_alive]
+        metrics.HOSTS.labels("alive").set(len(alive))
+        metrics.HOSTS.labels("lost").set(len(hosts) - len(alive))
+        for gauge, vectors in (
+            (metrics.FLEET_CAPACITY, [host.capacity for host in alive]),
+            (metrics.FLEET_FREE, [host.free for host in alive]),
+        ):
+            total = sum(vectors, Resources())
+            for name, value in total.model_dump().items():
+                gauge.labels(name).set(value)
+        goals = [record.goal for record in self._memory.containers.values()]
+        for goal in Goal:
+            metrics.CONTAINERS.labels(goal.value).set(goals.count(goal))
+
+
+async def _drop(
+    bucket: "Bucket[ContainerRecord] | Bucket[NameRecord]", key: str, revision: int
+) -> None:
+    """Delete at a revision; changed meanwhile means that the next pass looks again."""
+    try:
+        await bucket.delete(key, revision)
+    except StaleError:
+        return
+
+
+def _why(choice: Placed) -> str:
+    return choice.reason
+
+
+async def serve(chassis: Chassis, memory: Memory, settings: Settings) -> None:
+    """Be the active scheduler until the end of the service."""
+    scheduler = Scheduler(chassis, memory, settings)
+    await chassis.bus.serve(PLACE, scheduler.place)
+    chassis.loop("promises", scheduler.keep_promises)
