@@ -1,0 +1,114 @@
+"""Base images from what this machine has: no registry of others is asked."""
+
+import io
+import os
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from labfleet_cli.oci_image import ImagePlan, Progress, push
+
+Distribution = Literal["busybox", "debian"]
+DISTRIBUTIONS: tuple[Distribution, ...] = ("busybox", "debian")
+
+_EPOCH = "1970-01-01T00:00:00Z"
+_BUSYBOX = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
+_PASSWD_FILE = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"  # noqa: S105 - a file of accounts
+_GROUP = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"
+_NSSWITCH = "hosts: files dns\n"
+_MMDEBSTRAP_LIMIT_S = 900
+
+
+class BootstrapError(Exception):
+    """The image cannot be built here; the message says what is missing."""
+
+
+def bootstrap(name: Distribution, registry_url: str, on_progress: Progress) -> str:
+    """Build an image and push it; return its id. Built again from the same packages it is the same.
+
+    Raises BootstrapError, httpx.HTTPError.
+    """
+    with tempfile.TemporaryDirectory(prefix="labfleet-bootstrap-") as scratch:
+        tar = Path(scratch) / "layer.tar"
+        plan = _busybox(tar) if name == "busybox" else _debian(tar, on_progress)
+        return push(plan, tar, registry_url, on_progress)
+
+
+def _busybox(tar: Path) -> ImagePlan:
+    """The static busybox of Debian with a link for each applet."""
+    binary = next((path for path in _BUSYBOX if path.exists()), None)
+    if binary is None:
+        raise BootstrapError("busybox is not installed: apt-get install busybox-static")
+    applets = subprocess.run(  # noqa: TID251 - a program of its own, not a service
+        [binary, "--list-full"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
+        folders = {"bin", "sbin", "usr", "usr/bin", "usr/sbin", "etc", "root", "home", "var", "tmp"}
+        folders |= {"dev", "proc", "sys", "run", "mnt", "var/tmp", "var/www"}
+        for folder in sorted(folders):
+            mode = 0o1777 if folder in ("tmp", "var/tmp") else 0o700 if folder == "root" else 0o755
+            _add(archive, folder, tarfile.DIRTYPE, mode=mode)
+        _add(archive, "bin/busybox", tarfile.REGTYPE, mode=0o755, data=binary.read_bytes())
+        for applet in sorted(set(applets) - {"bin/busybox", "linuxrc"}):
+            if applet.rpartition("/")[0] in folders:
+                _add(archive, applet, tarfile.SYMTYPE, link="/bin/busybox")
+        for path, text in (
+            ("etc/passwd", _PASSWD_FILE),
+            ("etc/group", _GROUP),
+            ("etc/nsswitch.conf", _NSSWITCH),
+        ):
+            _add(archive, path, tarfile.REGTYPE, mode=0o644, data=text.encode())
+    return ImagePlan("busybox", ("latest",), ("sh",), _EPOCH, "labfleet image bootstrap busybox")
+
+
+def _add(
+    archive: tarfile.TarFile,
+    name: str,
+    kind: bytes,
+    *,
+    mode: int = 0o777,
+    data: bytes = b"",
+    link: str = "",
+) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.size, member.linkname = kind, mode, len(data), link
+    archive.addfile(member, io.BytesIO(data) if kind == tarfile.REGTYPE else None)
+
+
+def _debian(tar: Path, on_progress: Progress) -> ImagePlan:
+    """A minimal Debian of this machine's own release, from the mirror that this machine uses."""
+    release = _os_release()
+    suite = release.get("VERSION_CODENAME")
+    if release.get("ID") != "debian" or not suite:
+        raise BootstrapError("this machine is not a Debian: its mirror and release are not known")
+    on_progress(f"mmdebstrap {suite}: about a minute")
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "0"}  # noqa: TID251 - handed on to apt unchanged
+    command = ["mmdebstrap", "--variant=essential", "--include=apt", "--mode=root", suite, str(tar)]
+    command[1:1] = [
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+    ]
+    try:
+        subprocess.run(  # noqa: TID251 - a program of its own, not a service
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            env=env,
+            timeout=_MMDEBSTRAP_LIMIT_S,
+        )
+    except FileNotFoundError as exc:
+        raise BootstrapError("mmdebstrap is not installed: apt-get install mmdebstrap") from exc
+    except subprocess.CalledProcessError as exc:
+        raise BootstrapError(f"mmdebstrap failed: {exc.stderr.strip()[-800:]}") from exc
+    return ImagePlan("debian", ("latest", suite), ("bash",), _EPOCH, f"mmdebstrap {suite}")
+
+
+def _os_release() -> dict[str, str]:
+    pairs = (
+        line.partition("=") for line in Path("/etc/os-release").read_text().splitlines() if line
+    )
+    return {key: value.strip('"') for key, _, value in pairs}

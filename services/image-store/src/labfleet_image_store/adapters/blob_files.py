@@ -1,0 +1,220 @@
+"""Blobs as files by digest, uploads aside, and which repository may read which blob.
+
+An upload is hashed while it is received, flushed, and renamed: a blob is whole or absent. A link
+file `links/<repository>/<digest>` says that a repository refers to the blob.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from labfleet_proto.errors import (
+    ConflictError,
+    DigestMismatchError,
+    DiskFullError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from labfleet_proto.ids import Digest
+
+MOST_BLOB_BYTES = 8 << 30
+_UPLOAD_LIFE_S = 24 * 3600
+_CHUNK = 1 << 20
+_RESERVE_BYTES = 512 << 20
+
+
+@dataclass
+class Upload:
+    """One upload session; `hash` is None after a restart, until the file is read again."""
+
+    id: str
+    repository: str
+    file: BinaryIO
+    size: int
+    hash: "hashlib._Hash"
+    lock: asyncio.Lock
+
+
+class BlobFiles:
+    """The store's files below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._blobs = directory / "blobs" / "sha256"
+        self._uploads = directory / "uploads"
+        self._links = directory / "links"
+        for path in (self._blobs, self._uploads, self._links):
+            path.mkdir(parents=True, exist_ok=True)
+        self._open: dict[str, Upload] = {}
+
+    # -- reading
+
+    def path_of(self, digest: str) -> Path:
+        """File of a blob, present or not."""
+        name = digest.removeprefix("sha256:")
+        return self._blobs / name[:2] / name
+
+    def has(self, repository: str, digest: str) -> bool:
+        """Whether the repository refers to the blob and the blob is here."""
+        return self._link(repository, digest).exists() and self.path_of(digest).exists()
+
+    def size(self, digest: str) -> int:
+        """Bytes of a blob. Raises NotFoundError."""
+        try:
+            return self.path_of(digest).stat().st_size
+        except FileNotFoundError as exc:
+            raise NotFoundError(f"blob {digest} is not in the store") from exc
+
+    def read(self, digest: str, limit: int) -> bytes:
+        """Read a small blob whole. Raises NotFoundError, InvalidRequestError beyond `limit`."""
+        if self.size(digest) > limit:
+            raise InvalidRequestError(f"blob {digest} is larger than {limit} bytes")
+        return self.path_of(digest).read_bytes()
+
+    def total(self) -> tuple[int, int]:
+        """Number and bytes of all blobs."""
+        sizes = [path.stat().st_size for path in self._blobs.glob("*/*")]
+        return len(sizes), sum(sizes)
+
+    # -- links
+
+    def _link(self, repository: str, digest: str) -> Path:
+        return self._links / repository.replace("/", "%") / digest.removeprefix("sha256:")
+
+    def link(self, repository: str, digest: str) -> None:
+        """Let a repository refer to a blob that is here; again is nothing."""
+        link = self._link(repository, digest)
+        if not link.exists():
+            link.parent.mkdir(exist_ok=True)
+            link.touch()
+            _sync_dir(link.parent)
+
+    def unlink(self, repository: str, digest: str) -> bool:
+        """Take the repository's reference away; False if there was none."""
+        try:
+            self._link(repository, digest).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    # -- writing
+
+    def put(self, repository: str, data: bytes) -> Digest:
+        """Store a small blob durably."""
+        digest = Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
+        aside = self._uploads / f"put-{secrets.token_hex(8)}"
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._publish(aside, digest)
+        self.link(repository, digest)
+        return digest
+
+    def begin(self, repository: str) -> Upload:
+        """Open an upload session. Raises DiskFullError."""
+        there = os.statvfs(self._uploads)
+        if there.f_bavail * there.f_frsize < _RESERVE_BYTES:
+            raise DiskFullError("the image store's disk is full")
+        name = secrets.token_hex(16)
+        self._about(name).write_text(repository)
+        upload = Upload(
+            name,
+            repository,
+            (self._uploads / name).open("a+b"),
+            0,
+            hashlib.sha256(),
+            asyncio.Lock(),
+        )
+        self._open[name] = upload
+        return upload
+
+    def find(self, repository: str, name: str) -> Upload:
+        """Return a session, taking one up again after a restart. Raises NotFoundError."""
+        upload = self._open.get(name)
+        if upload is None and name.isalnum() and self._about(name).exists():
+            upload = self._reopen(name)
+        if upload is None or upload.repository != repository:
+            raise NotFoundError(f"upload {name} is not known")
+        return upload
+
+    def _reopen(self, name: str) -> Upload:
+        file = (self._uploads / name).open("a+b")
+        file.seek(0)
+        digest = hashlib.sha256()
+        size = 0
+        while data := file.read(_CHUNK):
+            digest.update(data)
+            size += len(data)
+        repository = self._about(name).read_text()
+        upload = Upload(name, repository, file, size, digest, asyncio.Lock())
+        self._open[name] = upload
+        return upload
+
+    def append(self, upload: Upload, data: bytes) -> None:
+        """Add bytes. Raises InvalidRequestError beyond 8 GiB, DiskFullError."""
+        if upload.size + len(data) > MOST_BLOB_BYTES:
+            raise InvalidRequestError(f"blob is larger than {MOST_BLOB_BYTES} bytes")
+        try:
+            upload.file.write(data)
+        except OSError as exc:
+            raise DiskFullError(f"upload {upload.id}: {exc.strerror}") from exc
+        upload.hash.update(data)
+        upload.size += len(data)
+
+    def finish(self, upload: Upload, digest: str) -> None:
+        """Flush and publish. Raises DigestMismatchError; then nothing is kept."""
+        have = f"sha256:{upload.hash.hexdigest()}"
+        if have != digest:
+            self.cancel(upload)
+            raise DigestMismatchError(f"the bytes are {have}, not {digest}")
+        upload.file.flush()
+        os.fsync(upload.file.fileno())
+        upload.file.close()
+        self._publish(self._uploads / upload.id, digest)
+        self.link(upload.repository, digest)
+        self._open.pop(upload.id, None)
+        self._about(upload.id).unlink(missing_ok=True)
+
+    def cancel(self, upload: Upload) -> None:
+        """Drop a session and its bytes."""
+        upload.file.close()
+        self._open.pop(upload.id, None)
+        (self._uploads / upload.id).unlink(missing_ok=True)
+        self._about(upload.id).unlink(missing_ok=True)
+
+    def sweep(self, now_s: float | None = None) -> None:
+        """Drop uploads that nobody has touched for a day."""
+        now = time.time() if now_s is None else now_s  # noqa: TID251 - compared with file times
+        for path in self._uploads.iterdir():
+            if path.name not in self._open and now - path.stat().st_mtime > _UPLOAD_LIFE_S:
+                path.unlink(missing_ok=True)
+
+    def _about(self, name: str) -> Path:
+        return self._uploads / f"{name}.repository"
+
+    def _publish(self, aside: Path, digest: str) -> None:
+        final = self.path_of(digest)
+        if final.exists():
+            aside.unlink()
+            return
+        final.parent.mkdir(exist_ok=True)
+        aside.rename(final)
+        _sync_dir(final.parent)
+
+    def check_offset(self, upload: Upload, first: int) -> None:
+        """A chunk must begin where the last one ended. Raises ConflictError (416)."""
+        if first != upload.size:
+            raise ConflictError(f"chunk begins at {first}, the upload is at {upload.size}")
+
+
+def _sync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

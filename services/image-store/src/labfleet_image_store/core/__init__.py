@@ -1,0 +1,1 @@
+"""Decisions of the store: names, manifests, what an image is. Pure functions."""

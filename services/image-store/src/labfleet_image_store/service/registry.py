@@ -1,0 +1,429 @@
+"""OCI distribution 1.1 over HTTP, as a plain ASGI application: blobs are most of its traffic."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, quote
+
+from labfleet_chassis.logs import Log
+from labfleet_image_store import metrics
+from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
+from labfleet_image_store.core import manifests, ranges, references
+from labfleet_image_store.service.catalogue import Catalogue
+from labfleet_proto.errors import (
+    ConflictError,
+    DigestMismatchError,
+    DiskFullError,
+    InvalidRequestError,
+    LabfleetError,
+    NotFoundError,
+)
+from labfleet_proto.ids import Digest
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_CHUNK = 1 << 20
+_MOST_TAGS = 1000
+
+_ROUTES = (
+    ("base", re.compile(r"/v2/?")),
+    ("catalog", re.compile(r"/v2/_catalog")),
+    ("tags", re.compile(r"/v2/(?P<name>.+)/tags/list")),
+    ("upload", re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<upload>[^/]+)")),
+    ("uploads", re.compile(r"/v2/(?P<name>.+)/blobs/uploads/?")),
+    ("blob", re.compile(r"/v2/(?P<name>.+)/blobs/(?P<digest>[^/]+)")),
+    ("manifest", re.compile(r"/v2/(?P<name>.+)/manifests/(?P<reference>[^/]+)")),
+    ("referrers", re.compile(r"/v2/(?P<name>.+)/referrers/(?P<digest>[^/]+)")),
+)
+
+
+class RegistryError(Exception):
+    """An error in the specification's own terms."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass
+class Request:
+    """One HTTP request."""
+
+    method: str
+    headers: dict[str, str]
+    query: dict[str, list[str]]
+    part: dict[str, str]
+    receive: Receive
+    send: Send
+    status: int = 0
+    _more: bool = True
+    sent: dict[str, str] = field(default_factory=dict)
+
+    def asked(self, name: str) -> str | None:
+        """First value of a query parameter."""
+        values = self.query.get(name)
+        return values[0] if values else None
+
+    async def chunks(self) -> Any:
+        """Yield the body as it comes. Raises RegistryError when the client goes away."""
+        while self._more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise RegistryError(400, "BLOB_UPLOAD_INVALID", "the client went away")
+            self._more = bool(message.get("more_body"))
+            if message.get("body"):
+                yield message["body"]
+
+    async def body(self, limit: int) -> bytes:
+        """Read a small body. Raises RegistryError beyond `limit`."""
+        got = bytearray()
+        async for chunk in self.chunks():
+            got += chunk
+            if len(got) > limit:
+                raise RegistryError(413, "MANIFEST_INVALID", f"body is larger than {limit} bytes")
+        return bytes(got)
+
+    async def reply(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        """Answer with a whole body."""
+        await self.head(status, {"Content-Length": str(len(body)), **headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def head(self, status: int, headers: dict[str, str]) -> None:
+        """Send status and headers."""
+        self.status = status
+        every = {"Docker-Distribution-API-Version": "registry/2.0", **headers}
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(k.lower().encode(), v.encode()) for k, v in every.items()],
+            }
+        )
+
+
+class Registry:
+    """The application."""
+
+    def __init__(self, files: BlobFiles, catalogue: Catalogue, log: Log) -> None:
+        self._files = files
+        self._catalogue = catalogue
+        self._log = log
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        kind, part = _route(scope["path"])
+        request = Request(
+            method=scope["method"],
+            headers={k.decode().lower(): v.decode("latin-1") for k, v in scope["headers"]},
+            query=parse_qs(scope["query_string"].decode(), keep_blank_values=True),
+            part=part,
+            receive=receive,
+            send=send,
+        )
+        began = time.perf_counter()
+        try:
+            await self._serve(kind, request)
+        except RegistryError as exc:
+            await self._refuse(request, exc)
+        except LabfleetError as exc:
+            await self._refuse(request, _translated(kind, exc))
+        except OSError as exc:
+            self._log.exception("registry.failed", kind=kind)
+            await self._refuse(request, RegistryError(500, "UNKNOWN", str(exc)))
+        finally:
+            metrics.REQUESTS.labels(kind, request.method, request.status).inc()
+            metrics.DURATION.labels(kind, request.method).observe(time.perf_counter() - began)
+
+    async def _refuse(self, request: Request, error: RegistryError) -> None:
+        if request.status:
+            self._log.warning("registry.cut", error=str(error))
+            return
+        text = {"errors": [{"code": error.code, "message": str(error), "detail": None}]}
+        body = json.dumps(text).encode()
+        await request.reply(
+            error.status,
+            {"Content-Type": "application/json"},
+            b"" if request.method == "HEAD" else body,
+        )
+
+    async def _serve(self, kind: str, request: Request) -> None:
+        name = request.part.get("name")
+        if name is not None:
+            if not references.is_repository(name):
+                raise RegistryError(400, "NAME_INVALID", f"repository name {name!r} is not valid")
+            request.part["name"] = references.canonical(name)
+        handler = getattr(self, f"_{kind}_{request.method.lower()}", None)
+        if handler is None and request.method == "HEAD":
+            handler = getattr(self, f"_{kind}_get", None)
+        if handler is None:
+            status = 404 if kind == "unknown" else 405
+            raise RegistryError(status, "UNSUPPORTED", f"{request.method} is not supported here")
+        await handler(request)
+
+    # -- base, catalogue, tags
+
+    async def _base_get(self, request: Request) -> None:
+        await request.reply(200, {"Content-Type": "application/json"}, b"{}")
+
+    async def _catalog_get(self, request: Request) -> None:
+        names, link = _page(request, self._catalogue.repositories(), "/v2/_catalog")
+        await _json(request, {"repositories": names}, link)
+
+    async def _tags_get(self, request: Request) -> None:
+        name = request.part["name"]
+        tags, link = _page(request, self._catalogue.tags_of(name), f"/v2/{name}/tags/list")
+        await _json(request, {"name": name, "tags": tags}, link)
+
+    # -- blobs
+
+    def _blob(self, request: Request) -> tuple[str, str]:
+        name, digest = request.part["name"], request.part["digest"]
+        if not references.is_digest(digest):
+            raise RegistryError(400, "DIGEST_INVALID", f"digest {digest!r} is not valid")
+        if not self._files.has(name, digest):
+            raise RegistryError(404, "BLOB_UNKNOWN", f"blob {digest} is not in {name}")
+        return name, digest
+
+    async def _blob_get(self, request: Request) -> None:
+        _, digest = self._blob(request)
+        size = self._files.size(digest)
+        headers = {
+            "Docker-Content-Digest": digest,
+            "Content-Type": "application/octet-stream",
+            "Accept-Ranges": "bytes",
+            "ETag": f'"{digest}"',
+        }
+        first, last, status = 0, size - 1, 200
+        try:
+            wanted = ranges.parse_range(request.headers.get("range", ""), size)
+        except ValueError as exc:
+            raise RegistryError(416, "RANGE_INVALID", f"range {exc} of {size} bytes") from exc
+        if wanted is not None:
+            first, last = wanted
+            status = 206
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        headers["Content-Length"] = str(last - first + 1)
+        await request.head(status, headers)
+        if request.method == "HEAD":
+            await request.send({"type": "http.response.body", "body": b""})
+            return
+        await self._send_file(request, digest, first, last)
+
+    async def _send_file(self, request: Request, digest: str, first: int, last: int) -> None:
+        left = last - first + 1
+        with self._files.path_of(digest).open("rb") as file:
+            file.seek(first)
+            while left > 0:
+                data = await asyncio.to_thread(file.read, min(_CHUNK, left))
+                if not data:
+                    raise OSError(f"blob {digest} is shorter than it was")
+                left -= len(data)
+                metrics.SENT.inc(len(data))
+                await request.send(
+                    {"type": "http.response.body", "body": data, "more_body": left > 0}
+                )
+        if last < first:
+            await request.send({"type": "http.response.body", "body": b""})
+
+    async def _blob_delete(self, request: Request) -> None:
+        name, digest = self._blob(request)
+        self._files.unlink(name, digest)
+        await request.reply(202, {})
+
+    # -- uploads
+
+    async def _uploads_post(self, request: Request) -> None:
+        name = request.part["name"]
+        mount, source = request.asked("mount"), request.asked("from")
+        if mount and source and self._files.has(references.canonical(source), mount):
+            self._files.link(name, mount)
+            await self._created(request, mount)
+            return
+        upload = self._files.begin(name)
+        digest = request.asked("digest")
+        if digest is not None:
+            await self._receive(request, upload)
+            await self._finish(request, upload, digest)
+            return
+        await self._accepted(request, upload, 202)
+
+    def _find(self, request: Request) -> Upload:
+        return self._files.find(request.part["name"], request.part["upload"])
+
+    async def _upload_get(self, request: Request) -> None:
+        await self._accepted(request, self._find(request), 204)
+
+    async def _upload_patch(self, request: Request) -> None:
+        upload = self._find(request)
+        async with upload.lock:
+            self._check_range(request, upload)
+            await self._receive(request, upload)
+        await self._accepted(request, upload, 202)
+
+    async def _upload_put(self, request: Request) -> None:
+        digest = request.asked("digest")
+        if digest is None or not references.is_digest(digest):
+            raise RegistryError(400, "DIGEST_INVALID", f"digest {digest!r} is not valid")
+        upload = self._find(request)
+        async with upload.lock:
+            self._check_range(request, upload)
+            await self._receive(request, upload)
+            await self._finish(request, upload, digest)
+
+    async def _upload_delete(self, request: Request) -> None:
+        self._files.cancel(self._find(request))
+        await request.reply(204, {})
+
+    def _check_range(self, request: Request, upload: Upload) -> None:
+        header = request.headers.get("content-range")
+        if header is None:
+            return
+        try:
+            first, _ = ranges.parse_content_range(header)
+        except ValueError as exc:
+            raise RegistryError(400, "BLOB_UPLOAD_INVALID", f"Content-Range {exc}") from exc
+        self._files.check_offset(upload, first)
+
+    async def _receive(self, request: Request, upload: Upload) -> None:
+        async for chunk in request.chunks():
+            metrics.RECEIVED.inc(len(chunk))
+            self._files.append(upload, chunk)
+
+    async def _finish(self, request: Request, upload: Upload, digest: str) -> None:
+        await asyncio.to_thread(self._files.finish, upload, digest)
+        await self._created(request, digest)
+
+    async def _created(self, request: Request, digest: str) -> None:
+        name = request.part["name"]
+        await request.reply(
+            201, {"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": digest}
+        )
+
+    async def _accepted(self, request: Request, upload: Upload, status: int) -> None:
+        headers = {
+            "Location": f"/v2/{upload.repository}/blobs/uploads/{upload.id}",
+            "Range": f"0-{max(upload.size - 1, 0)}",
+            "Docker-Upload-UUID": upload.id,
+        }
+        await request.reply(status, headers)
+
+    # -- manifests
+
+    async def _manifest_get(self, request: Request) -> None:
+        name, reference = request.part["name"], request.part["reference"]
+        record = self._catalogue.record(name, reference)
+        body = self._files.read(record.digest, manifests.MOST_BYTES)
+        headers = {
+            "Content-Type": record.media_type,
+            "Docker-Content-Digest": record.digest,
+            "ETag": f'"{record.digest}"',
+            "Content-Length": str(len(body)),
+        }
+        await request.reply(200, headers, b"" if request.method == "HEAD" else body)
+
+    async def _manifest_put(self, request: Request) -> None:
+        name, reference = request.part["name"], request.part["reference"]
+        if not references.is_digest(reference) and not references.is_tag(reference):
+            raise RegistryError(400, "TAG_INVALID", f"tag {reference!r} is not valid")
+        body = await request.body(manifests.MOST_BYTES)
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip()
+        try:
+            digest, manifest = await self._catalogue.put_manifest(
+                name, reference, body, content_type
+            )
+        except NotFoundError as exc:
+            raise RegistryError(400, "MANIFEST_BLOB_UNKNOWN", exc.message) from exc
+        headers = {
+            "Location": f"/v2/{name}/manifests/{digest}",
+            "Docker-Content-Digest": digest,
+        }
+        if manifest.subject is not None:
+            headers["OCI-Subject"] = manifest.subject
+        await request.reply(201, headers)
+
+    async def _manifest_delete(self, request: Request) -> None:
+        name, reference = request.part["name"], request.part["reference"]
+        if references.is_digest(reference):
+            await self._catalogue.drop_manifest(
+                name, self._catalogue.record(name, reference).digest
+            )
+        else:
+            await self._catalogue.untag(name, reference)
+        await request.reply(202, {})
+
+    async def _referrers_get(self, request: Request) -> None:
+        name, digest = request.part["name"], request.part["digest"]
+        if not references.is_digest(digest):
+            raise RegistryError(400, "DIGEST_INVALID", f"digest {digest!r} is not valid")
+        wanted = request.asked("artifactType")
+        rows = [
+            {
+                "mediaType": record.media_type,
+                "digest": record.digest,
+                "size": record.size_bytes,
+                "artifactType": manifest.artifact_type,
+                "annotations": manifest.annotations,
+            }
+            for record, manifest in self._catalogue.referrers(name, Digest(digest))
+            if wanted is None or manifest.artifact_type == wanted
+        ]
+        index = {"schemaVersion": 2, "mediaType": manifests.OCI_INDEX, "manifests": rows}
+        headers = {"Content-Type": manifests.OCI_INDEX}
+        if wanted is not None:
+            headers["OCI-Filters-Applied"] = "artifactType"
+        await request.reply(200, headers, json.dumps(index).encode())
+
+
+def _route(path: str) -> tuple[str, dict[str, str]]:
+    for kind, pattern in _ROUTES:
+        found = pattern.fullmatch(path)
+        if found:
+            return kind, found.groupdict()
+    return "unknown", {}
+
+
+def _page(request: Request, names: list[str], path: str) -> tuple[list[str], dict[str, str]]:
+    """One page of names after `last`, and the Link header to the next one."""
+    last = request.asked("last")
+    after = [name for name in names if last is None or name > last]
+    asked = request.asked("n")
+    if asked is not None and not asked.isdigit():
+        raise RegistryError(400, "PAGINATION_NUMBER_INVALID", f"n {asked!r} is not a number")
+    limit = min(int(asked), _MOST_TAGS) if asked is not None else _MOST_TAGS
+    page = after[:limit]
+    if len(after) > limit and page:
+        return page, {"Link": f'<{path}?n={limit}&last={quote(page[-1])}>; rel="next"'}
+    return page, {}
+
+
+async def _json(request: Request, value: Any, headers: dict[str, str]) -> None:
+    await request.reply(
+        200, {"Content-Type": "application/json", **headers}, json.dumps(value).encode()
+    )
+
+
+def _translated(kind: str, error: LabfleetError) -> RegistryError:
+    """Our errors in the specification's codes."""
+    unknown = {"tags": "NAME_UNKNOWN", "upload": "BLOB_UPLOAD_UNKNOWN", "blob": "BLOB_UNKNOWN"}
+    match error:
+        case NotFoundError():
+            return RegistryError(404, unknown.get(kind, "MANIFEST_UNKNOWN"), error.message)
+        case DigestMismatchError():
+            return RegistryError(400, "DIGEST_INVALID", error.message)
+        case ConflictError():
+            return RegistryError(416, "BLOB_UPLOAD_INVALID", error.message)
+        case InvalidRequestError():
+            code = "MANIFEST_INVALID" if kind == "manifest" else "BLOB_UPLOAD_INVALID"
+            return RegistryError(400, code, error.message)
+        case DiskFullError():
+            return RegistryError(507, "UNKNOWN", error.message)
+        case _:
+            return RegistryError(503, "UNKNOWN", error.message)

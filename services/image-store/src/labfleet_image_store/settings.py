@@ -1,0 +1,18 @@
+"""Settings of the image store, from `LABFLEET_IMAGE_STORE_*`."""
+
+from pydantic_settings import SettingsConfigDict
+
+from labfleet_chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Where to listen, and which names are this store's."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LABFLEET_IMAGE_STORE_", frozen=True, extra="ignore"
+    )
+
+    listen: str = "127.0.0.1:7402"
+    """Comma separated `host:port`."""
+    registry: str = "127.0.0.1:7402,localhost:7402"
+    """Comma separated domains that mean this store in image names."""
