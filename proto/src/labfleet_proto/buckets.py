@@ -60,9 +60,14 @@ def address_key(network: NetworkId, address: str) -> str:
 
 def tag_key(repository: str, tag: str) -> str:
     """Key in `tags`: `<repository>.<tag>` with the dots of both escaped."""
-    return f"{repository.replace('.', '=')}.{tag.replace('.', '=')}"
+    return f"{_escaped(repository)}.{tag.replace('.', '=')}"
 
 
 def manifest_key(repository: str, digest: Digest) -> str:
     """Key in `manifests`: `<repository>.<hex digest>`."""
-    return f"{repository.replace('.', '=')}.{digest.removeprefix('sha256:')}"
+    return f"{_escaped(repository)}.{digest.removeprefix('sha256:')}"
+
+
+def _escaped(repository: str) -> str:
+    """A repository as key token: `.` becomes `=`; the `:` of a domain's port, illegal in keys, `=3A`."""
+    return repository.replace(".", "=").replace(":", "=3A")

@@ -1,0 +1,195 @@
+"""The DNS server on each network's gateway: our names first, then the host's own resolvers."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import dns.asyncquery
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.reversename
+import dns.rrset
+
+from labfleet_chassis.logs import Log
+from labfleet_network.core.answers import Directory
+from labfleet_network.metrics import QUERIES
+
+_TTL_S = 0
+_UPSTREAM_LIMIT_S = 3.0
+_MOST_UPSTREAM = 64
+_IN = dns.rdataclass.IN
+
+
+def upstreams(path: Path = Path("/etc/resolv.conf")) -> list[str]:
+    """IPv4 resolvers of this host."""
+    try:
+        words = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return []
+    return [
+        word[1] for word in words if len(word) > 1 and word[0] == "nameserver" and "." in word[1]
+    ]
+
+
+class DnsServer:
+    """Answers on any number of addresses with one directory."""
+
+    def __init__(self, directory: Callable[[], Directory], log: Log) -> None:
+        self._directory = directory
+        self._log = log
+        self._upstream = asyncio.Semaphore(_MOST_UPSTREAM)
+        self._udp: dict[str, asyncio.DatagramTransport] = {}
+        self._tcp: dict[str, asyncio.Server] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def addresses(self) -> set[str]:
+        """Where it listens."""
+        return set(self._udp)
+
+    async def listen(self, address: str) -> None:
+        """Listen on an address, UDP and TCP; again is nothing. Raises OSError."""
+        if address in self._udp:
+            return
+        loop = asyncio.get_running_loop()
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.setblocking(False)
+        try:
+            udp.bind((address, 53))
+            transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=udp)
+        except OSError:
+            udp.close()
+            raise
+        self._udp[address] = transport
+        self._tcp[address] = await asyncio.start_server(self._serve_tcp, address, 53)
+
+    def quiet(self, address: str) -> None:
+        """Stop listening on an address; unknown is success."""
+        transport = self._udp.pop(address, None)
+        if transport is not None:
+            transport.close()
+        server = self._tcp.pop(address, None)
+        if server is not None:
+            server.close()
+
+    def spawn_answer(self, data: bytes, peer: str, reply: Callable[[bytes], None]) -> None:
+        """Answer one datagram in a task of its own."""
+
+        async def answer() -> None:
+            said = await self.answer(data, peer)
+            if said is not None:
+                reply(said)
+
+        task = asyncio.get_running_loop().create_task(answer())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = str(writer.get_extra_info("peername")[0])
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            while True:
+                async with asyncio.timeout(10):
+                    size = int.from_bytes(await reader.readexactly(2), "big")
+                    data = await reader.readexactly(size)
+                said = await self.answer(data, peer)
+                if said is None:
+                    break
+                writer.write(len(said).to_bytes(2, "big") + said)
+                await writer.drain()
+        writer.close()
+
+    async def answer(self, data: bytes, peer: str) -> bytes | None:
+        """Answer one query from `peer`; None for what is no query."""
+        try:
+            query = dns.message.from_wire(data)
+        except (dns.exception.DNSException, ValueError):
+            QUERIES.labels("malformed").inc()
+            return None
+        if not query.question or query.flags & dns.flags.QR:
+            return None
+        said = self._own(query, peer)
+        if said is None:
+            said = await self._forward(query)
+        return said.to_wire()
+
+    def _own(self, query: dns.message.Message, peer: str) -> dns.message.Message | None:
+        """Answer from the directory; None if the name is none of ours."""
+        question = query.question[0]
+        directory = self._directory()
+        if question.rdtype == dns.rdatatype.PTR:
+            return self._own_reverse(query, directory, peer)
+        found = directory.forward(peer, question.name.to_text(omit_final_dot=True))
+        if found is None:
+            return None
+        QUERIES.labels("own").inc()
+        said = dns.message.make_response(query, recursion_available=True)
+        if question.rdtype in (dns.rdatatype.A, dns.rdatatype.ANY):
+            said.answer.append(dns.rrset.from_text(question.name, _TTL_S, _IN, "A", *found))
+        return said
+
+    def _own_reverse(
+        self, query: dns.message.Message, directory: Directory, peer: str
+    ) -> dns.message.Message | None:
+        question = query.question[0]
+        try:
+            address = dns.reversename.to_address(question.name)
+        except dns.exception.DNSException:
+            return None
+        names = directory.reverse(peer, address)
+        if names is None:
+            return None
+        QUERIES.labels("own").inc()
+        said = dns.message.make_response(query, recursion_available=True)
+        said.answer.append(
+            dns.rrset.from_text(question.name, _TTL_S, _IN, "PTR", *(f"{name}." for name in names))
+        )
+        return said
+
+    async def _forward(self, query: dns.message.Message) -> dns.message.Message:
+        """Ask the host's resolvers in turn; SERVFAIL if none answers."""
+        async with self._upstream:
+            for server in upstreams():
+                try:
+                    said = await dns.asyncquery.udp(query, server, timeout=_UPSTREAM_LIMIT_S)
+                except (dns.exception.DNSException, OSError, TimeoutError) as exc:
+                    self._log.debug("dns.upstream", server=server, error=str(exc))
+                    continue
+                QUERIES.labels("forwarded").inc()
+                return said
+        QUERIES.labels("failed").inc()
+        said = dns.message.make_response(query, recursion_available=True)
+        said.set_rcode(dns.rcode.SERVFAIL)
+        return said
+
+    def close(self) -> None:
+        """Stop listening everywhere."""
+        for address in list(self._udp):
+            self.quiet(address)
+
+
+class _Udp(asyncio.DatagramProtocol):
+    """One UDP socket."""
+
+    def __init__(self, server: DnsServer) -> None:
+        self._server = server
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport for answers."""
+        if isinstance(transport, asyncio.DatagramTransport):
+            self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answer a query."""
+
+        def reply(said: bytes) -> None:
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.sendto(said, addr)
+
+        self._server.spawn_answer(data, str(addr[0]), reply)

@@ -1,0 +1,206 @@
+"""Links, addresses, routes, forwarding and neighbour entries over netlink (pyroute2).
+
+Blocking; called in a thread. Everything says "already so" when it is.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from labfleet_proto.errors import InternalError
+
+_AF_BRIDGE = 7
+_NUD_PERMANENT = 0x80
+_ALL_ZERO = "00:00:00:00:00:00"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A container on another host, as this host must know it."""
+
+    address: str
+    mac: str
+    vtep: str
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (NetlinkError, OSError) as exc:
+        raise InternalError(f"{what}: {exc}") from exc
+
+
+def set_sysctl(name: str, value: str) -> None:
+    """Set a network setting of the current namespace; a missing one is skipped."""
+    with contextlib.suppress(FileNotFoundError):
+        Path("/proc/sys/net", name).write_text(value)
+
+
+class Links:
+    """Links of the namespace that the service lives in."""
+
+    def __init__(self) -> None:
+        self._ip = IPRoute()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._ip.close()
+
+    def index(self, name: str) -> int | None:
+        """Index of a link; None if there is none."""
+        found = self._ip.link_lookup(ifname=name)
+        return int(found[0]) if found else None
+
+    def names(self, prefix: str) -> set[str]:
+        """Links whose name begins with `prefix`."""
+        every = (link.get_attr("IFLA_IFNAME") for link in self._ip.get_links())
+        return {str(name) for name in every if name and name.startswith(prefix)}
+
+    def delete(self, name: str) -> None:
+        """Delete a link; absent is success."""
+        index = self.index(name)
+        if index is not None:
+            with contextlib.suppress(NetlinkError):
+                self._ip.link("del", index=index)
+
+    def ensure_bridge(self, name: str, mac: str, address: str, prefix: int, mtu: int) -> int:
+        """Make a bridge with the gateway's address and MAC. Raises InternalError."""
+        with _named(f"make bridge {name}"):
+            index = self.index(name)
+            if index is None:
+                self._ip.link("add", ifname=name, kind="bridge", address=mac, mtu=mtu)
+                index = self._need(name)
+                for setting in ("br_stp_state", "br_forward_delay"):
+                    with contextlib.suppress(NetlinkError):
+                        self._ip.link("set", index=index, kind="bridge", **{setting: 0})
+            with contextlib.suppress(NetlinkError):
+                self._ip.addr("add", index=index, address=address, prefixlen=prefix)
+            self._ip.link("set", index=index, state="up")
+            return index
+
+    def ensure_vxlan(self, name: str, vni: int, bridge: int, underlay: dict[str, Any]) -> int:
+        """Make a VXLAN device without learning on a bridge. Raises InternalError.
+
+        Args:
+            name: Of the device.
+            vni: Network identifier.
+            bridge: Index of the bridge.
+            underlay: `local` address, `port`, `link` index, `mtu`.
+        """
+        with _named(f"make vxlan {name}"):
+            index = self.index(name)
+            if index is None:
+                self._ip.link(
+                    "add",
+                    ifname=name,
+                    kind="vxlan",
+                    vxlan_id=vni,
+                    vxlan_local=underlay["local"],
+                    vxlan_link=underlay["link"],
+                    vxlan_port=underlay["port"],
+                    vxlan_learning=False,
+                    mtu=underlay["mtu"],
+                )
+                index = self._need(name)
+                self._ip.link("set", index=index, master=bridge)
+                with contextlib.suppress(NetlinkError):
+                    self._ip.brport("set", index=index, neigh_suppress=1, learning=0)
+            self._ip.link("set", index=index, state="up")
+            return index
+
+    def _need(self, name: str) -> int:
+        index = self.index(name)
+        if index is None:
+            raise InternalError(f"link {name} vanished while it was made")
+        return index
+
+    def learned(self, vxlan: int, bridge: int) -> set[Neighbour]:
+        """Entries of remote containers that the kernel has now."""
+        vteps: dict[str, str] = {}
+        for entry in self._ip.get_neighbours(family=_AF_BRIDGE, ifindex=vxlan):
+            mac, target = entry.get_attr("NDA_LLADDR"), entry.get_attr("NDA_DST")
+            if mac and target and mac != _ALL_ZERO:
+                vteps[mac] = target
+        found = set()
+        for entry in self._ip.get_neighbours(ifindex=bridge):
+            mac, address = entry.get_attr("NDA_LLADDR"), entry.get_attr("NDA_DST")
+            if mac in vteps and address:
+                found.add(Neighbour(address, mac, vteps[mac]))
+        return found
+
+    def teach(self, vxlan: int, bridge: int, one: Neighbour) -> None:
+        """Add a remote container: where its frames go, and the answer to ARP for it."""
+        with _named(f"teach {one.address} at {one.vtep}"):
+            self._ip.fdb("replace", ifindex=vxlan, lladdr=one.mac, dst=one.vtep)
+            self._ip.fdb("replace", ifindex=vxlan, lladdr=one.mac, master=bridge)
+            for index in (bridge, vxlan):
+                self._ip.neigh(
+                    "replace",
+                    dst=one.address,
+                    lladdr=one.mac,
+                    ifindex=index,
+                    state=_NUD_PERMANENT,
+                )
+
+    def unteach(self, vxlan: int, bridge: int, one: Neighbour) -> None:
+        """Forget a remote container; unknown is success."""
+        for index in (bridge, vxlan):
+            with contextlib.suppress(NetlinkError):
+                self._ip.neigh("del", dst=one.address, lladdr=one.mac, ifindex=index)
+        with contextlib.suppress(NetlinkError):
+            self._ip.fdb("del", ifindex=vxlan, lladdr=one.mac, master=bridge)
+        with contextlib.suppress(NetlinkError):
+            self._ip.fdb("del", ifindex=vxlan, lladdr=one.mac, dst=one.vtep)
+
+    def plug(self, veth: str, peer: str, bridge: int, namespace: Path, mtu: int) -> None:
+        """Make a veth pair: one end on the bridge, `peer` in the namespace. Raises InternalError."""
+        with _named(f"make interface {veth}"):
+            self.delete(veth)
+            fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._ip.link(
+                    "add",
+                    ifname=veth,
+                    kind="veth",
+                    mtu=mtu,
+                    master=bridge,
+                    state="up",
+                    peer={"ifname": peer, "net_ns_fd": fd, "mtu": mtu},
+                )
+            finally:
+                os.close(fd)
+
+
+def configure_inside(interfaces: list[dict[str, Any]]) -> None:
+    """Configure the interfaces of the current namespace: `lo`, then each; the first has the route.
+
+    Each has `name`, `mac`, `address`, `prefix`, and `gateway` (empty: no way out).
+    Raises InternalError.
+    """
+    with _named("configure the container's interfaces"), IPRoute() as ip:
+        ip.link("set", index=1, state="up")
+        has_route = False
+        for each in interfaces:
+            index = ip.link_lookup(ifname=each["name"])[0]
+            ip.link("set", index=index, address=each["mac"])
+            ip.addr("add", index=index, address=each["address"], prefixlen=each["prefix"])
+            ip.link("set", index=index, state="up")
+            if each["gateway"] and not has_route:
+                has_route = True
+                _add_route(ip, each["gateway"])
+
+
+def _add_route(ip: IPRoute, gateway: str) -> None:
+    try:
+        ip.route("add", dst="default", gateway=gateway)
+    except NetlinkError as exc:
+        if exc.code != errno.EEXIST:
+            raise

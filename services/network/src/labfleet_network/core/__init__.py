@@ -1,0 +1,1 @@
+"""Rules of the network service: addresses, names of kernel objects, DNS answers."""

@@ -1,0 +1,171 @@
+"""The rules of a host and of the entry, as text for nftables.
+
+Few rules, many elements: ports and networks are elements of maps and sets, so a port costs one
+element and never a reload.
+"""
+
+from labfleet_proto.networks import PublishedPort
+
+_PROTOCOLS = ("tcp", "udp")
+
+
+def host_table(tag: str, underlay_subnet: str) -> str:
+    """The table of a host, with empty sets; an older one of the same name is replaced.
+
+    - A container reaches its own network, the world, and of the host only DNS and ping of its gateway.
+    - Networks do not reach one another, nor the underlay with the control plane.
+    - What leaves is masqueraded; published ports come in by DNAT.
+    """
+    table = f"{tag}-host"
+    ports = "\n".join(_port_maps(protocol) for protocol in _PROTOCOLS)
+    jumps = "\n".join(
+        f"    fib daddr type local {protocol} dport @{protocol}_any dnat ip to {protocol} dport map @{protocol}_to"
+        for protocol in _PROTOCOLS
+    )
+    return f"""
+table ip {table}
+delete table ip {table}
+table ip {table} {{
+  set bridges {{ type ifname; }}
+  set open_bridges {{ type ifname; }}
+  set subnets {{ type ipv4_addr; flags interval; }}
+{ports}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+{jumps}
+  }}
+  chain output {{
+    type nat hook output priority dstnat; policy accept;
+{jumps}
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr 127.0.0.0/8 oifname @bridges masquerade
+    ip saddr @subnets oifname @bridges ct status dnat masquerade
+    ip saddr @subnets oifname != @bridges masquerade
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    tcp flags syn tcp option maxseg size set rt mtu
+    ct state established,related accept
+    ct status dnat oifname @bridges accept
+    iifname @bridges ip daddr {underlay_subnet} drop
+    iifname @bridges ip daddr 169.254.0.0/16 drop
+    iifname @bridges oifname @bridges drop
+    iifname @bridges iifname != @open_bridges drop
+    oifname @bridges drop
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    iifname @bridges ct state established,related accept
+    iifname @bridges udp dport 53 accept
+    iifname @bridges tcp dport 53 accept
+    iifname @bridges icmp type echo-request accept
+    iifname @bridges drop
+  }}
+}}
+"""
+
+
+def entry_table(tag: str, underlay_interface: str) -> str:
+    """The table of the entry, with empty maps."""
+    table = f"{tag}-entry"
+    ports = "\n".join(_port_maps(protocol) for protocol in _PROTOCOLS)
+    jumps = "\n".join(
+        f"    fib daddr type local {protocol} dport @{protocol}_any dnat ip to {protocol} dport map @{protocol}_to"
+        for protocol in _PROTOCOLS
+    )
+    return f"""
+table ip {table}
+delete table ip {table}
+table ip {table} {{
+{ports}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat - 5; policy accept;
+{jumps}
+  }}
+  chain output {{
+    type nat hook output priority dstnat - 5; policy accept;
+{jumps}
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "{underlay_interface}" ct status dnat masquerade
+  }}
+}}
+"""
+
+
+def _port_maps(protocol: str) -> str:
+    return (
+        f"  set {protocol}_any {{ type inet_service; }}\n"
+        f"  map {protocol}_to {{ type inet_service : ipv4_addr . inet_service; }}"
+    )
+
+
+def add_port(table: str, port: PublishedPort, target: str, target_port: int) -> str:
+    """Commands that lead a host port to an address and port."""
+    protocol = port.protocol
+    return (
+        f"add element ip {table} {protocol}_to {{ {port.host_port} : {target} . {target_port} }}\n"
+        f"add element ip {table} {protocol}_any {{ {port.host_port} }}\n"
+    )
+
+
+def delete_port(table: str, port: PublishedPort) -> str:
+    """Commands that end it. Fails as a whole when it is not there."""
+    protocol = port.protocol
+    return (
+        f"delete element ip {table} {protocol}_any {{ {port.host_port} }}\n"
+        f"delete element ip {table} {protocol}_to {{ {port.host_port} }}\n"
+    )
+
+
+def add_network(table: str, bridge: str, subnet: str, *, is_open: bool) -> str:
+    """Commands that admit a network's bridge; again is nothing."""
+    commands = (
+        f'add element ip {table} bridges {{ "{bridge}" }}\n'
+        f"add element ip {table} subnets {{ {subnet} }}\n"
+    )
+    if is_open:
+        commands += f'add element ip {table} open_bridges {{ "{bridge}" }}\n'
+    return commands
+
+
+def spoof_table(tag: str) -> str:
+    """The bridge table: a port sends only from its own MAC and address, also in ARP."""
+    table = f"{tag}-ports"
+    return f"""
+table bridge {table}
+delete table bridge {table}
+table bridge {table} {{
+  set sources {{ type ifname . ether_addr . ipv4_addr; }}
+  set ports {{ type ifname; }}
+  chain prerouting {{
+    type filter hook prerouting priority filter; policy accept;
+    iifname != @ports accept
+    ether type arp iifname . ether saddr . arp saddr ip @sources accept
+    ether type ip udp dport 67 drop
+    ether type ip iifname . ether saddr . ip saddr @sources accept
+    drop
+  }}
+}}
+"""
+
+
+def add_source(tag: str, veth: str, mac: str, address: str) -> str:
+    """Commands that let a port send."""
+    table = f"{tag}-ports"
+    return (
+        f'add element bridge {table} sources {{ "{veth}" . {mac} . {address} }}\n'
+        f'add element bridge {table} ports {{ "{veth}" }}\n'
+    )
+
+
+def delete_source(tag: str, veth: str, mac: str, address: str) -> str:
+    """Commands that forget a port. Fails as a whole when it is not there."""
+    table = f"{tag}-ports"
+    return (
+        f'delete element bridge {table} sources {{ "{veth}" . {mac} . {address} }}\n'
+        f'delete element bridge {table} ports {{ "{veth}" }}\n'
+    )

@@ -1,0 +1,42 @@
+"""Names of kernel objects: all begin with the fleet's tag and follow from an id.
+
+A name of an interface holds 15 characters: tag (at most 6), kind (1), 8 hex digits of the id.
+"""
+
+import hashlib
+
+from labfleet_proto.ids import ContainerId, NetworkId
+
+BRIDGE = "b"
+VXLAN = "x"
+VETH = "v"
+HEX = 8
+
+
+def short(text: str) -> str:
+    """Eight hex digits of an id that is hex already, or of a hash of anything else."""
+    head = text[:HEX]
+    if len(text) == 64 and all(digit in "0123456789abcdef" for digit in head):
+        return head
+    return hashlib.sha256(text.encode()).hexdigest()[:HEX]
+
+
+def bridge(tag: str, network: NetworkId) -> str:
+    """Bridge of a network on this host."""
+    return f"{tag}{BRIDGE}{short(network)}"
+
+
+def vxlan(tag: str, network: NetworkId) -> str:
+    """VXLAN device of a network on this host."""
+    return f"{tag}{VXLAN}{short(network)}"
+
+
+def veth(tag: str, container: ContainerId, network: NetworkId) -> str:
+    """Host end of a container's interface in a network."""
+    mixed = hashlib.sha256(f"{container} {network}".encode()).hexdigest()
+    return f"{tag}{VETH}{mixed[:HEX]}"
+
+
+def namespace(tag: str, container: ContainerId) -> str:
+    """Name of a container's network namespace."""
+    return f"{tag}-{container[:32]}"

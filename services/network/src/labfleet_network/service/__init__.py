@@ -1,0 +1,1 @@
+"""The network service at work, in its two roles: host and entry."""
