@@ -49,6 +49,9 @@ _MOST_AT_ONCE = 512
 _EVENTS = "EVENTS"
 _EVENTS_KEPT_S = 24 * 3600.0
 _EVENTS_KEPT = 200_000
+_EVENT_WAIT_S = 60.0
+_QUIET_S = 0.25
+"""A replay is over when nothing came for so long."""
 
 
 class Bus:
@@ -190,9 +193,9 @@ class Bus:
 
     @contextlib.asynccontextmanager
     async def events(
-        self, tenant: TenantId | None, since_ns: int | None = None
+        self, tenant: TenantId | None, since_ns: int | None = None, until_ns: int | None = None
     ) -> AsyncIterator[AsyncIterator[FleetEvent]]:
-        """Follow events (of all tenants if None), replaying from `since_ns` if given.
+        """Follow events (of all tenants if None), replaying from `since_ns` and ending at `until_ns`.
 
         Raises UnavailableError.
         """
@@ -210,8 +213,20 @@ class Bus:
             )
 
         async def follow() -> AsyncIterator[FleetEvent]:
-            async for message in subscription.messages:
-                yield FleetEvent.model_validate_json(message.data)
+            while True:
+                left_s = _EVENT_WAIT_S
+                if until_ns is not None:
+                    left_s = min(left_s, (until_ns - self._clock.now_ns()) / 1e9)
+                try:
+                    message = await subscription.next_msg(timeout=max(left_s, _QUIET_S))
+                except nats.errors.TimeoutError:
+                    if until_ns is not None and self._clock.now_ns() >= until_ns:
+                        return
+                    continue
+                event = FleetEvent.model_validate_json(message.data)
+                if until_ns is not None and event.time_ns > until_ns:
+                    return
+                yield event
 
         try:
             yield follow()

@@ -1,0 +1,1 @@
+"""What touches the world: HTTP connections, the bus, data ports."""

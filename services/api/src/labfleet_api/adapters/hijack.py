@@ -1,0 +1,263 @@
+"""Docker's hijack on uvicorn: after `101 UPGRADED` the connection is raw bytes both ways.
+
+ASGI cannot do that, so the protocol class offers it as the scope extension `docker.hijack`. llhttp
+stops right after the head of a request with `Upgrade: tcp`; the body that follows it (exec/start has
+one) is counted by Content-Length here. Rides on uvicorn's internals: pinned, with a contract test.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import httptools
+from starlette.requests import Request
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from labfleet_api.metrics import STREAMS
+
+EXTENSION = "docker.hijack"
+_MOST_BODY = 1 << 20
+_READ_BUFFER = 256 << 10
+
+Hijack = Callable[[bytes], Awaitable["Hijacked"]]
+
+
+class Peer(Protocol):
+    """What `splice` needs of the host's side; the chassis' `ByteStream` has it."""
+
+    async def read(self, most: int = ...) -> bytes:
+        """Return bytes, none at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Write and wait while the peer is slow."""
+
+    def write_eof(self) -> None:
+        """Half-close."""
+
+
+class Hijacked:
+    """The raw connection. Reading and writing wait for the peer; both halves close alone."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._reader = asyncio.StreamReader(limit=_READ_BUFFER, loop=loop)
+        self._reader.set_transport(transport)
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self.lost = asyncio.Event()
+        """Set when the connection is gone, not merely half-closed."""
+
+    async def read(self, most: int = 65_536) -> bytes:
+        """Return at least one byte, or none at the peer's half-close."""
+        return await self._reader.read(most)
+
+    async def write(self, data: bytes) -> None:
+        """Write and wait while the peer is slow. Raises ConnectionError when it is gone."""
+        if self._transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        self._transport.write(data)
+        await self._may_write.wait()
+
+    def write_eof(self) -> None:
+        """Half-close our direction."""
+        if not self._transport.is_closing() and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        """Close both directions; what was written is still sent."""
+        self._transport.close()
+
+    # -- called by the protocol
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the wire."""
+        self._reader.feed_data(data)
+
+    def feed_eof(self) -> None:
+        """The peer closed its half."""
+        self._reader.feed_eof()
+
+    def pause(self) -> None:
+        """The peer is slow."""
+        self._may_write.clear()
+
+    def resume(self) -> None:
+        """The peer takes more."""
+        self._may_write.set()
+
+    def end(self) -> None:
+        """The connection is gone."""
+        if not self.lost.is_set():
+            self.lost.set()
+            self._reader.feed_eof()
+            self._may_write.set()
+
+
+class HijackProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with the extension."""
+
+    _hijacked: Hijacked | None = None
+    _early = b""
+    _is_upgrade = False
+    _has_early_eof = False
+    _missing_body = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the wire."""
+        if self._hijacked is not None:
+            self._hijacked.feed(data)
+            return
+        if self._is_upgrade:
+            self._take_body(data)
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._begin_upgrade(data[exc.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _begin_upgrade(self, rest: bytes) -> None:
+        names = dict(self.headers)
+        length = names.get(b"content-length", b"0")
+        if b"transfer-encoding" in names or not length.isdigit() or int(length) > _MOST_BODY:
+            self.send_400_response("An Upgrade request needs a Content-Length of at most 1 MiB.")
+            return
+        self._is_upgrade = True
+        self._missing_body = int(length)
+        self._take_body(rest)
+
+    def _take_body(self, data: bytes) -> None:
+        body = data[: self._missing_body]
+        self._early += data[self._missing_body :]
+        if len(self._early) > _MOST_BODY:
+            self.transport.pause_reading()
+        self._missing_body -= len(body)
+        if not self.cycle.response_complete:
+            self.cycle.body += body
+            self.cycle.more_body = self._missing_body > 0
+            self.cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """A request's end; that of an Upgrade request is counted by `_take_body`."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_headers_complete(self) -> None:
+        """Offer the extension to the application."""
+        self.scope["extensions"] = {EXTENSION: self._hijack}  # type: ignore[dict-item]
+        super().on_headers_complete()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Keep our half open once the stream is raw."""
+        if self._hijacked is not None:
+            self._hijacked.feed_eof()
+            return True
+        if self._is_upgrade:
+            self._has_early_eof = True
+            return True
+        return None
+
+    def pause_writing(self) -> None:
+        """The peer is slow."""
+        if self._hijacked is not None:
+            self._hijacked.pause()
+        else:
+            super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The peer takes more."""
+        if self._hijacked is not None:
+            self._hijacked.resume()
+        else:
+            super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        if self._hijacked is not None:
+            self._hijacked.end()
+        super().connection_lost(exc)
+
+    async def _hijack(self, head: bytes) -> Hijacked:
+        """Write `head`, a whole response head, and give the connection away."""
+        taken = Hijacked(self.transport, self.loop)
+        self._hijacked = taken
+        self._unset_keepalive_if_required()
+        if self._early:
+            taken.feed(self._early)
+            self._early = b""
+        if self._has_early_eof:
+            taken.feed_eof()
+        self.flow.resume_reading()
+        if not self.transport.is_closing() and not self.transport.is_reading():
+            self.transport.resume_reading()
+        if self.cycle.disconnected or self.transport.is_closing():
+            taken.end()
+        # The response is ours now: uvicorn must neither add to it nor close the transport.
+        self.cycle.response_started = True
+        self.cycle.response_complete = True
+        self.transport.write(head)
+        return taken
+
+
+async def take_over(request: Request, *, multiplexed: bool) -> Hijacked:
+    """Answer 101 (or 200 to a client that did not ask for an upgrade) and return the raw connection.
+
+    Raises RuntimeError when the server has no hijack (a test client).
+    """
+    extensions: dict[str, Any] = request.scope.get("extensions") or {}
+    hijack: Hijack | None = extensions.get(EXTENSION)
+    if hijack is None:
+        raise RuntimeError("this server cannot hijack connections")
+    kind = b"multiplexed" if multiplexed else b"raw"
+    content_type = b"Content-Type: application/vnd.docker." + kind + b"-stream\r\n"
+    if request.headers.get("upgrade"):
+        head = (
+            b"HTTP/1.1 101 UPGRADED\r\n"
+            + content_type
+            + b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        )
+    else:
+        head = b"HTTP/1.1 200 OK\r\n" + content_type + b"\r\n"
+    return await hijack(head)
+
+
+async def splice(client: Hijacked, host: Peer) -> None:
+    """Carry bytes both ways until the host's side ends or the client is gone.
+
+    A half-close of the client is handed on; the end of the host's output ends the connection.
+    """
+
+    async def up() -> None:
+        while data := await client.read():
+            await host.write(data)
+        if not client.lost.is_set():
+            host.write_eof()
+
+    async def down() -> None:
+        while data := await host.read():
+            await client.write(data)
+
+    with STREAMS.track_inprogress():
+        tasks: set[asyncio.Task[Any]] = set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                upward = group.create_task(_quiet(up()))
+                downward = group.create_task(_quiet(down()))
+                gone = group.create_task(client.lost.wait())
+                tasks = {upward, downward, gone}
+                await asyncio.wait({downward, gone}, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    task.cancel()
+        finally:
+            client.write_eof()
+            client.close()
+
+
+async def _quiet(carry: Awaitable[None]) -> None:
+    """A connection that breaks is an end, not a failure."""
+    try:
+        await carry
+    except (ConnectionError, OSError, RuntimeError):
+        return

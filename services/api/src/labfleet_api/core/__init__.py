@@ -1,0 +1,1 @@
+"""Decisions of the front door: translation between docker's words and ours. No I/O, no clock."""

@@ -1,0 +1,33 @@
+"""The application: routes and wrappers put together."""
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from labfleet_api.service import containers, images, places, streams, system
+from labfleet_api.service.fleet import Fleet
+from labfleet_api.service.http import Measured, Versions, install_errors
+from labfleet_api.service.life import Life
+from labfleet_api.service.networks import Networks
+
+
+def routes(fleet: Fleet) -> FastAPI:
+    """The routes, without wrappers."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    networks = Networks(fleet)
+    life = Life(fleet, networks)
+    for router in (
+        system.router(fleet),
+        containers.router(fleet, life),
+        streams.router(fleet),
+        images.router(fleet),
+        places.network_router(fleet, networks),
+        places.volume_router(fleet),
+    ):
+        app.include_router(router)
+    install_errors(app, fleet.chassis.log)
+    return app
+
+
+def application(fleet: Fleet) -> ASGIApp:
+    """The whole application."""
+    return Versions(Measured(routes(fleet)))

@@ -1,0 +1,236 @@
+"""The fleet as the api sees it: mirrors to read from, hosts to ask, records to change."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from labfleet_api.core import lookup
+from labfleet_api.settings import Settings
+from labfleet_chassis.data_port import ByteStream, dial
+from labfleet_chassis.service import Chassis
+from labfleet_chassis.store import Bucket, Entry, Mirror
+from labfleet_proto import buckets
+from labfleet_proto.buckets import container_key, observed_key
+from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, VolumeRecord
+from labfleet_proto.errors import ConflictError, NotFoundError, StaleError, UnavailableError
+from labfleet_proto.events import FleetEvent
+from labfleet_proto.hosts import HostRecord, Lease
+from labfleet_proto.ids import OPERATORS, ContainerId, HostId, TenantId
+from labfleet_proto.jobs import JobKind
+from labfleet_proto.message import Message
+from labfleet_proto.networks import NetworkNameRecord, NetworkRecord, SubnetClaim
+from labfleet_proto.runtime import StreamRequest
+
+A = TypeVar("A", bound=Message)
+R = TypeVar("R", bound=Message)
+
+_MOST_TRIES = 5
+_SEE_LIMIT_S = 5.0
+
+
+@dataclass
+class Memory:
+    """Mirrors and buckets of the fleet's memory."""
+
+    containers: Mirror[ContainerRecord]
+    observed: Mirror[Observation]
+    hosts: Mirror[HostRecord]
+    leases: Mirror[Lease]
+    networks: Mirror[NetworkRecord]
+    volumes: Mirror[VolumeRecord]
+    names: Bucket[NameRecord]
+    network_names: Bucket[NetworkNameRecord]
+    subnets: Bucket[SubnetClaim]
+
+    @classmethod
+    async def open(cls, chassis: Chassis) -> "Memory":
+        """Mirror all buckets that matter here."""
+        return cls(
+            await chassis.mirror(buckets.CONTAINERS),
+            await chassis.mirror(buckets.OBSERVED),
+            await chassis.mirror(buckets.HOSTS),
+            await chassis.mirror(buckets.LEASES),
+            await chassis.mirror(buckets.NETWORKS),
+            await chassis.mirror(buckets.VOLUMES),
+            await chassis.bus.bucket(buckets.NAMES),
+            await chassis.bus.bucket(buckets.NETWORK_NAMES),
+            await chassis.bus.bucket(buckets.SUBNETS),
+        )
+
+
+@dataclass(eq=False)
+class Watch:
+    """One container under observation."""
+
+    last: Observation | None
+    is_gone: bool = False
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Fleet:
+    """Everything the routes need."""
+
+    def __init__(self, chassis: Chassis, memory: Memory, settings: Settings) -> None:
+        self.chassis = chassis
+        self.memory = memory
+        self.settings = settings
+        self.clock = chassis.clock
+        self.bus = chassis.bus
+        self.tenant: TenantId = OPERATORS
+        self._key = bytes.fromhex(settings.data_key.get_secret_value())
+        self._watches: dict[ContainerId, set[Watch]] = {}
+        memory.observed.listen(self._on_observed)
+        memory.containers.listen(self._on_record)
+
+    # -- reading
+
+    def records(self) -> list[ContainerRecord]:
+        """The tenant's containers, newest first."""
+        own = [each for each in self.memory.containers.values() if each.tenant == self.tenant]
+        return sorted(own, key=lambda each: each.created_at_ns, reverse=True)
+
+    def find(self, text: str) -> ContainerRecord:
+        """Find a container by id, name or prefix. Raises NotFoundError, InvalidRequestError."""
+        own = (each for each in self.memory.containers.values() if each.tenant == self.tenant)
+        return lookup.find_container(text, own)
+
+    def networks(self) -> list[NetworkRecord]:
+        """The tenant's networks by name."""
+        own = [each for each in self.memory.networks.values() if each.tenant == self.tenant]
+        return sorted(own, key=lambda each: each.name)
+
+    def seen(self, record: ContainerRecord) -> Observation | None:
+        """What its host last said of a container."""
+        return self.memory.observed.get(observed_key(record.assignment.host, record.id))
+
+    def is_lost(self, host: HostId) -> bool:
+        """Whether the host's lease has run out."""
+        age_s = self.memory.leases.age_s(host)
+        return self.memory.leases.get(host) is None or age_s > buckets.LEASES.ttl_s
+
+    def host(self, name: HostId) -> HostRecord:
+        """The host's record. Raises UnavailableError."""
+        record = self.memory.hosts.get(name)
+        if record is None or self.is_lost(name):
+            raise UnavailableError(f"host {name} does not answer; its containers may still run")
+        return record
+
+    # -- hosts
+
+    async def ask(
+        self,
+        kind: JobKind[A, R],
+        args: A,
+        record: ContainerRecord,
+        timeout_s: float | None = None,
+    ) -> R:
+        """Send a job to the host of a container. Raises what the host raises, UnavailableError."""
+        return await self.bus.call(
+            kind,
+            args,
+            tenant=record.tenant,
+            subject=record.id,
+            host=record.assignment.host,
+            timeout_s=timeout_s,
+        )
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, record: ContainerRecord, request: StreamRequest
+    ) -> AsyncIterator[ByteStream]:
+        """Open a byte stream to the host of a container. Raises LabfleetError."""
+        host = self.host(record.assignment.host)
+        async with dial(
+            host.address,
+            host.data_port,
+            request,
+            host=host.id,
+            tenant=record.tenant,
+            key=self._key,
+            clock=self.clock,
+        ) as stream:
+            yield stream
+
+    # -- writing
+
+    async def change(
+        self,
+        record: ContainerRecord,
+        alter: Callable[[ContainerRecord], ContainerRecord],
+    ) -> ContainerRecord:
+        """Compare-and-set a container's record until it holds; the generation grows by one.
+
+        `alter` may raise to refuse. Raises NotFoundError when the record is gone.
+        """
+        key = container_key(record.tenant, record.id)
+        bucket = self.memory.containers.bucket
+        entry = self.memory.containers.entries.get(key)
+        for _ in range(_MOST_TRIES):
+            if entry is None:
+                raise NotFoundError(f"No such container: {record.id}")
+            altered = alter(entry.value)
+            altered = altered.model_copy(update={"generation": entry.value.generation + 1})
+            try:
+                revision = await bucket.update(key, altered, entry.revision)
+            except StaleError:
+                entry = await self._newest(key)
+                continue
+            await self.memory.containers.wait_for(revision)
+            return altered
+        raise ConflictError(f"container {record.name} is being changed by others, try again")
+
+    async def _newest(self, key: str) -> Entry[ContainerRecord] | None:
+        return await self.memory.containers.bucket.get(key)
+
+    async def emit(self, kind: str, action: str, subject: str, attributes: dict[str, str]) -> None:
+        """Publish an event in docker's words."""
+        await self.bus.emit(
+            FleetEvent(
+                tenant=self.tenant,
+                type=kind,
+                action=action,
+                id=subject,
+                attributes=attributes,
+                time_ns=self.clock.now_ns(),
+            )
+        )
+
+    # -- waiting
+
+    @contextlib.contextmanager
+    def watching(self, record: ContainerRecord) -> Iterator[Watch]:
+        """Follow one container's observations; none that comes later is missed."""
+        watch = Watch(self.seen(record))
+        self._watches.setdefault(record.id, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            there = self._watches[record.id]
+            there.discard(watch)
+            if not there:
+                del self._watches[record.id]
+
+    async def until_seen(self, watch: Watch, answered: Observation) -> None:
+        """Wait until the mirror shows what a host has answered, at most five seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SEE_LIMIT_S):
+                while not watch.is_gone and (
+                    watch.last is None or watch.last.order() < answered.order()
+                ):
+                    watch.moved.clear()
+                    await watch.moved.wait()
+
+    def _on_observed(self, key: str, entry: Entry[Observation] | None) -> None:
+        container = ContainerId(key.partition(".")[2])
+        for watch in self._watches.get(container, ()):
+            if entry is not None:
+                watch.last = entry.value
+            watch.moved.set()
+
+    def _on_record(self, key: str, entry: Entry[ContainerRecord] | None) -> None:
+        if entry is None:
+            for watch in self._watches.get(ContainerId(key.partition(".")[2]), ()):
+                watch.is_gone = True
+                watch.moved.set()

@@ -1,0 +1,252 @@
+"""The life of a container: create, start, stop, kill, remove, wait."""
+
+import asyncio
+import contextlib
+import random
+import secrets
+from dataclasses import dataclass
+
+from labfleet_api.core import create as translate
+from labfleet_api.core import names
+from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.views import state_of
+from labfleet_api.service.fleet import Fleet, Watch
+from labfleet_api.service.networks import Networks
+from labfleet_chassis.store import ExistsError
+from labfleet_proto.buckets import name_key
+from labfleet_proto.containers import ContainerRecord, Goal, NameRecord, State
+from labfleet_proto.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LabfleetError,
+    NotFoundError,
+    NotModifiedError,
+    UnavailableError,
+)
+from labfleet_proto.ids import ContainerId
+from labfleet_proto.images import RESOLVE_IMAGE, ImageQuery
+from labfleet_proto.placement import PLACE, PlaceContainer
+from labfleet_proto.runtime import RECONCILE, SIGNAL, Reconcile, Signal
+
+_START_LIMIT_S = 90.0
+_GONE_LIMIT_S = 20.0
+_NAME_TRIES = 20
+_LONGEST_GRACE_S = 365 * 86_400
+
+
+@dataclass(frozen=True)
+class StopWish:
+    """How to stop; None means as the container says."""
+
+    signal: str | None = None
+    timeout_s: int | None = None
+
+
+class Life:
+    """Changes goals and asks the hosts to reach them now."""
+
+    def __init__(self, fleet: Fleet, networks: Networks) -> None:
+        self._fleet = fleet
+        self._networks = networks
+        self._choice = random.SystemRandom()
+
+    # -- create
+
+    async def create(self, body: CreateBody, name: str) -> ContainerRecord:
+        """Place and record a new container.
+
+        Raises NotFoundError (image, network), ConflictError (name), InvalidRequestError,
+        ForbiddenError, NoRoomError; then nothing is left behind.
+        """
+        fleet = self._fleet
+        wanted_name = names.checked_container_name(name) if name else ""
+        if not body.Image:
+            raise InvalidRequestError("no image specified")
+        container = ContainerId(secrets.token_hex(32))
+        image = await fleet.bus.call(
+            RESOLVE_IMAGE,
+            ImageQuery(reference=body.Image),
+            tenant=fleet.tenant,
+            subject=body.Image,
+        )
+        attachments = await self._networks.attachments(translate.wanted_networks(body))
+        spec = translate.specification(
+            container,
+            body,
+            translate.image_defaults(image.config),
+            attachments,
+            new_volume=lambda: secrets.token_hex(32),
+        )
+        taken = await self._claim(container, wanted_name)
+        try:
+            placed = await fleet.bus.call(
+                PLACE,
+                PlaceContainer(
+                    container=container,
+                    tenant=fleet.tenant,
+                    name=taken,
+                    spec=spec,
+                    image=image.pin.model_copy(update={"reference": body.Image}),
+                    constraints=translate.constraints(spec.labels),
+                    created_at_ns=fleet.clock.now_ns(),
+                ),
+                tenant=fleet.tenant,
+                subject=container,
+            )
+        except UnavailableError:
+            raise  # it may have been placed: an unused name is dropped by the scheduler
+        except LabfleetError:
+            await fleet.memory.names.delete(name_key(fleet.tenant, taken))
+            raise
+        await fleet.memory.containers.wait_for(placed.revision)
+        await self._tell(placed.record, "create")
+        return placed.record
+
+    async def _claim(self, container: ContainerId, name: str) -> str:
+        fleet = self._fleet
+        record = NameRecord(id=container, created_at_ns=fleet.clock.now_ns())
+        for _ in range(_NAME_TRIES):
+            wish = name or names.random_name(self._choice.choice)
+            try:
+                await fleet.memory.names.create(name_key(fleet.tenant, wish), record)
+            except ExistsError as exc:
+                if name:
+                    raise await self._name_conflict(name) from exc
+                continue
+            return wish
+        raise ConflictError("no free name was found; give one with --name")
+
+    async def _name_conflict(self, name: str) -> ConflictError:
+        holder = await self._fleet.memory.names.get(name_key(self._fleet.tenant, name))
+        who = holder.value.id if holder else "another one"
+        return ConflictError(
+            f'Conflict. The container name "/{name}" is already in use by container "{who}". '
+            "You have to remove (or rename) that container to be able to reuse that name."
+        )
+
+    async def _tell(self, record: ContainerRecord, action: str) -> None:
+        attributes = {
+            **record.spec.labels,
+            "image": record.image.reference,
+            "name": record.name,
+            "labfleet.host": record.assignment.host,
+        }
+        await self._fleet.emit("container", action, record.id, attributes)
+
+    # -- start and stop
+
+    async def start(self, record: ContainerRecord) -> None:
+        """Start; returns when the command runs. Raises NotModifiedError, or why it could not."""
+        state = state_of(record, self._fleet.seen(record))
+        if state == "running":
+            raise NotModifiedError(f"container {record.name} is already running")
+        if state == "removing":
+            raise ConflictError(f"container {record.name} is marked for removal")
+
+        def alter(old: ContainerRecord) -> ContainerRecord:
+            if old.goal is Goal.REMOVED:
+                raise ConflictError(f"container {old.name} is marked for removal")
+            return old.model_copy(update={"goal": Goal.RUNNING, "attempt": old.attempt + 1})
+
+        await self._reach(await self._fleet.change(record, alter), _START_LIMIT_S)
+
+    async def stop(self, record: ContainerRecord, wish: StopWish) -> None:
+        """Stop; returns when it has ended. Raises NotModifiedError."""
+        if state_of(record, self._fleet.seen(record)) != "running":
+            raise NotModifiedError(f"container {record.name} is not running")
+        grace = record.spec.stop_timeout_s if wish.timeout_s is None else wish.timeout_s
+        if grace < 0:
+            grace = _LONGEST_GRACE_S
+
+        def alter(old: ContainerRecord) -> ContainerRecord:
+            if old.goal is Goal.REMOVED:
+                return old
+            return old.model_copy(
+                update={
+                    "goal": Goal.STOPPED,
+                    "stop_signal": wish.signal,
+                    "stop_timeout_s": grace,
+                }
+            )
+
+        await self._reach(await self._fleet.change(record, alter), grace + _START_LIMIT_S)
+
+    async def restart(self, record: ContainerRecord, wish: StopWish) -> None:
+        """Stop if it runs, then start."""
+        with contextlib.suppress(NotModifiedError):
+            await self.stop(record, wish)
+        await self.start(self._fleet.find(record.id))
+
+    async def kill(self, record: ContainerRecord, signal: str) -> None:
+        """Send a signal. Raises ConflictError when it does not run."""
+        if state_of(record, self._fleet.seen(record)) != "running":
+            raise ConflictError(
+                f"cannot kill container: {record.name}: container {record.id} is not running"
+            )
+        await self._fleet.ask(SIGNAL, Signal(container=record.id, signal=signal), record)
+        await self._tell(record, "kill")
+
+    async def _reach(self, record: ContainerRecord, limit_s: float) -> None:
+        """Ask the host to reach the goal now, and see it in the mirror."""
+        with self._fleet.watching(record) as watch:
+            try:
+                seen = await self._fleet.ask(
+                    RECONCILE, Reconcile(record=record), record, min(limit_s, 86_400.0)
+                )
+            except UnavailableError as exc:
+                raise UnavailableError(
+                    f"host {record.assignment.host} does not answer; the wish ({record.goal}) is "
+                    f"recorded and is carried out when it returns: {exc.message}"
+                ) from exc
+            await self._fleet.until_seen(watch, seen)
+
+    # -- remove
+
+    async def remove(self, record: ContainerRecord, *, force: bool, with_volumes: bool) -> None:
+        """Remove; returns when its name is free again. Raises ConflictError while it runs."""
+        state = state_of(record, self._fleet.seen(record))
+        if state == "removing":
+            raise ConflictError(f"removal of container {record.name} is already in progress")
+        if state == "running" and not force:
+            raise ConflictError(
+                f'cannot remove container "/{record.name}": container is running: '
+                "stop the container before removing or force remove"
+            )
+
+        def alter(old: ContainerRecord) -> ContainerRecord:
+            return old.model_copy(update={"goal": Goal.REMOVED, "remove_volumes": with_volumes})
+
+        with self._fleet.watching(record) as watch:
+            altered = await self._fleet.change(record, alter)
+            if self._fleet.is_lost(record.assignment.host):
+                return  # accepted: done when the host returns
+            with contextlib.suppress(NotFoundError):
+                await self._fleet.ask(RECONCILE, Reconcile(record=altered), altered)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GONE_LIMIT_S):
+                    await self._gone(watch)
+
+    async def _gone(self, watch: Watch) -> None:
+        while not watch.is_gone:
+            watch.moved.clear()
+            await watch.moved.wait()
+
+    # -- wait
+
+    async def wait(self, watch: Watch, condition: str) -> int:
+        """Wait for `not-running`, `next-exit` or `removed`; return the exit code."""
+        first = watch.last
+        base = first.attempt if first is not None and first.state >= State.EXITED else -1
+        while True:
+            watch.moved.clear()
+            last = watch.last
+            is_over = last is None or last.state >= State.EXITED
+            is_removed = watch.is_gone or (last is not None and last.state is State.REMOVED)
+            if is_removed:
+                break
+            if condition == "not-running" and (is_over or (last and last.state < State.RUNNING)):
+                break
+            if condition == "next-exit" and last is not None and is_over and last.attempt > base:
+                break
+            await watch.moved.wait()
+        return (watch.last.exit_code or 0) if watch.last else 0
