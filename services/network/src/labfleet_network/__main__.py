@@ -1,5 +1,7 @@
 """Wires the network service in one of its two roles."""
 
+import asyncio
+
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_network.adapters.nft import Nft
 from labfleet_network.service.entry import EntryNetwork
@@ -14,7 +16,8 @@ async def run_host(chassis: Chassis, settings: Settings, host: HostId) -> None:
     """Run as the network of a host; interfaces stay when it ends."""
     memory = await Memory.open(chassis)
     settings.run_dir.mkdir(parents=True, exist_ok=True)
-    kernel = Kernel(settings)
+    # In a thread: pyroute2 wants an event loop of its own, and uvloop knows no netlink.
+    kernel = await asyncio.to_thread(Kernel, settings)
     network = HostNetwork(chassis, memory, kernel, settings)
     await network.prepare()
     bus = chassis.bus
@@ -26,7 +29,7 @@ async def run_host(chassis: Chassis, settings: Settings, host: HostId) -> None:
     chassis.ready()
     await chassis.stopping.wait()
     network.dns.close()
-    kernel.close()
+    await asyncio.to_thread(kernel.close)
 
 
 async def run_entry(chassis: Chassis, settings: Settings, host: HostId) -> None:

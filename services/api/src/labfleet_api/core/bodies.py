@@ -24,14 +24,14 @@ class PortTarget(Body):
     HostPort: str | int = ""
 
 
-class LogConfig(Body):
+class LogConfigBody(Body):
     """Where logs go: ours always stay on the host, bounded."""
 
     Type: str = ""
     Config: dict[str, str] | None = None
 
 
-class RestartPolicy(Body):
+class RestartPolicyBody(Body):
     """Only `no` is served."""
 
     Name: str = ""
@@ -46,14 +46,14 @@ class Ulimit(Body):
     Hard: int
 
 
-class VolumeOptions(Body):
+class VolumeOptionsBody(Body):
     """Options of a volume mount."""
 
     NoCopy: bool = False
     Labels: dict[str, str] | None = None
 
 
-class TmpfsOptions(Body):
+class TmpfsOptionsBody(Body):
     """Options of a tmpfs mount."""
 
     SizeBytes: int = 0
@@ -68,11 +68,11 @@ class Mount(Body):
     Target: str = ""
     ReadOnly: bool = False
     Consistency: str = ""
-    VolumeOptions: "VolumeOptions | None" = None
-    TmpfsOptions: "TmpfsOptions | None" = None
+    VolumeOptions: VolumeOptionsBody | None = None
+    TmpfsOptions: TmpfsOptionsBody | None = None
 
 
-class HostConfig(Body):
+class HostConfigBody(Body):
     """What docker calls the part that depends on the host."""
 
     Binds: list[str] | None = None
@@ -82,8 +82,8 @@ class HostConfig(Body):
     PublishAllPorts: bool = False
     NetworkMode: str = "default"
     AutoRemove: bool = False
-    RestartPolicy: "RestartPolicy | None" = None
-    LogConfig: "LogConfig | None" = None
+    RestartPolicy: RestartPolicyBody | None = None
+    LogConfig: LogConfigBody | None = None
     Memory: int = 0
     MemorySwap: int = 0
     MemorySwappiness: int | None = None
@@ -164,7 +164,7 @@ class EndpointConfig(Body):
     MacAddress: str = ""
 
 
-class NetworkingConfig(Body):
+class NetworkingConfigBody(Body):
     """Networks to join."""
 
     EndpointsConfig: dict[str, EndpointConfig | None] | None = None
@@ -205,8 +205,8 @@ class CreateBody(Body):
     StopTimeout: int | None = None
     NetworkDisabled: bool = False
     Healthcheck: HealthConfig | None = None
-    HostConfig: "HostConfig | None" = None
-    NetworkingConfig: "NetworkingConfig | None" = None
+    HostConfig: HostConfigBody | None = None
+    NetworkingConfig: NetworkingConfigBody | None = None
 
 
 class ExecBody(Body):

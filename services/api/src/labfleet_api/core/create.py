@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from labfleet_api.core.bodies import CreateBody, HostConfig, PortTarget
+from labfleet_api.core.bodies import CreateBody, HostConfigBody, PortTarget
 from labfleet_api.core.bodies import Mount as MountBody
 from labfleet_api.core.names import checked_volume_name
 from labfleet_proto.containers import (
@@ -87,7 +87,7 @@ def specification(
 
     Raises InvalidRequestError, ForbiddenError or NotImplementedYetError, naming field and rule.
     """
-    host = body.HostConfig or HostConfig()
+    host = body.HostConfig or HostConfigBody()
     refuse(body, host)
     entrypoint, command = _command(body, image)
     exposed = dict.fromkeys(
@@ -132,7 +132,7 @@ def specification(
     )
 
 
-def refuse(body: CreateBody, host: HostConfig) -> None:
+def refuse(body: CreateBody, host: HostConfigBody) -> None:
     """Raise for what may not be, or cannot be yet."""
     host.refuse_forbidden()
     body.refuse_unserved()
@@ -237,7 +237,7 @@ def _attached(body: CreateBody) -> tuple[str, ...]:
     return tuple(name for name, is_set in named if is_set)
 
 
-def _limits(host: HostConfig) -> Limits:
+def _limits(host: HostConfigBody) -> Limits:
     for name in ("Memory", "NanoCpus", "CpuPeriod", "CpuShares", "ShmSize"):
         if getattr(host, name) < 0:
             raise InvalidRequestError(f"HostConfig.{name}: {getattr(host, name)} is negative")
@@ -250,7 +250,7 @@ def _limits(host: HostConfig) -> Limits:
     for limit in host.Ulimits or ():
         if limit.Name != "nofile":
             raise NotImplementedYetError(
-                f"labfleet: HostConfig.Ulimits {limit.Name} is not there yet"
+                f"labfleet: HostConfigBody.Ulimits {limit.Name} is not there yet"
             )
         nofile = min(nofile, limit.Hard)
     return Limits(
@@ -264,7 +264,7 @@ def _limits(host: HostConfig) -> Limits:
     )
 
 
-def _cpu_millis(host: HostConfig) -> int:
+def _cpu_millis(host: HostConfigBody) -> int:
     if host.NanoCpus:
         if host.NanoCpus < 10_000_000:
             raise InvalidRequestError("HostConfig.NanoCpus: the least is 0.01 CPUs")
@@ -286,7 +286,7 @@ def _port_name(text: str) -> str:
     return f"{int(found[1])}/{found[2] or 'tcp'}"
 
 
-def _ports(host: HostConfig, exposed: dict[str, None]) -> tuple[PortBinding, ...]:
+def _ports(host: HostConfigBody, exposed: dict[str, None]) -> tuple[PortBinding, ...]:
     bindings: list[PortBinding] = []
     for text, targets in (host.PortBindings or {}).items():
         name = _port_name(text)
@@ -325,7 +325,7 @@ def _capabilities(names: list[str] | None) -> tuple[str, ...]:
     return tuple(name.upper().removeprefix("CAP_") for name in names or ())
 
 
-def _tmpfs(host: HostConfig) -> dict[str, str]:
+def _tmpfs(host: HostConfigBody) -> dict[str, str]:
     found = dict(host.Tmpfs or {})
     for mount in host.Mounts or ():
         if mount.Type == "tmpfs":
@@ -335,7 +335,7 @@ def _tmpfs(host: HostConfig) -> dict[str, str]:
 
 
 def _mounts(
-    body: CreateBody, host: HostConfig, image: ImageDefaults, new_volume: Callable[[], str]
+    body: CreateBody, host: HostConfigBody, image: ImageDefaults, new_volume: Callable[[], str]
 ) -> tuple[VolumeMount, ...]:
     found: dict[str, VolumeMount] = {}
     for mount in [_bind(text, new_volume) for text in host.Binds or ()]:
@@ -399,7 +399,7 @@ def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
         raise ForbiddenError(f"HostConfig.Mounts: {body.Source}: host paths cannot be mounted")
     if body.Type != "volume":
         raise NotImplementedYetError(
-            f"labfleet: HostConfig.Mounts of type {body.Type} is not there yet"
+            f"labfleet: HostConfigBody.Mounts of type {body.Type} is not there yet"
         )
     name = checked_volume_name(body.Source) if body.Source else new_volume()
     return VolumeMount(
@@ -415,7 +415,7 @@ def wanted_networks(body: CreateBody) -> dict[str, tuple[tuple[str, ...], str | 
 
     The empty name means the tenant's default network. Raises ForbiddenError.
     """
-    host = body.HostConfig or HostConfig()
+    host = body.HostConfig or HostConfigBody()
     mode = host.NetworkMode
     endpoints = (body.NetworkingConfig.EndpointsConfig if body.NetworkingConfig else None) or {}
     if mode == "host" or mode.startswith(("container:", "ns:")):

@@ -35,7 +35,7 @@ table ip {table} {{
 {jumps}
   }}
   chain output {{
-    type nat hook output priority dstnat; policy accept;
+    type nat hook output priority -100; policy accept;
 {jumps}
   }}
   chain postrouting {{
@@ -81,11 +81,11 @@ delete table ip {table}
 table ip {table} {{
 {ports}
   chain prerouting {{
-    type nat hook prerouting priority dstnat - 5; policy accept;
+    type nat hook prerouting priority -105; policy accept;
 {jumps}
   }}
   chain output {{
-    type nat hook output priority dstnat - 5; policy accept;
+    type nat hook output priority -105; policy accept;
 {jumps}
   }}
   chain postrouting {{

@@ -104,6 +104,8 @@ class LayerStore:
         )
         try:
             await self._download(repository, layer, child)
+            if child.stdin is not None:
+                child.stdin.close()
             out, _ = await child.communicate()
         except BaseException:
             if child.returncode is None:
@@ -130,8 +132,8 @@ class LayerStore:
                         return
                     child.stdin.write(data)
                     await child.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the child has said why
+        except (BrokenPipeError, ConnectionResetError, RuntimeError):
+            return  # the child has ended and said why; uvloop raises RuntimeError for a closed pipe
         except httpx.HTTPError as exc:
             raise UnavailableError(f"fetch layer {layer.digest}: {exc!r}") from exc
 

@@ -1,0 +1,331 @@
+"""Everything that follows from a fleet's name: directories, ports, addresses, kernel names, processes.
+
+Pure: the same name, hosts and facts give the same plan, so that two fleets live side by side and a
+second `up` finds what the first one made.
+"""
+
+import sys
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_FLEET = "labfleet"
+DEFAULT_PORT_BASE = 7400
+MOST_HOSTS = 12
+UIDS_PER_SLOT = 65_536
+UID_SLOTS = 256
+FIRST_UID = 1_000_000
+_FLEETS_OF_UIDS = 20
+_MACHINE_RESERVE_BYTES = 2 << 30
+_LEAST_SHARE_BYTES = 512 << 20
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the operator chose; kept in `fleet.json`. The rest follows."""
+
+    name: str
+    hosts: int
+    port_base: int
+    underlay: int
+    """Third octet of the underlay 10.213.N.0/24."""
+    tcp: str
+    """`address:port` of the api's TCP listener; empty for none."""
+    score: str
+    nats_token: str
+    data_key: str
+    labels: tuple[str, ...] = ()
+    """`host.key=value`."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """One supervised process."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(hash=False)
+    namespace: str | None = None
+    """Network namespace to start in."""
+
+
+@dataclass(frozen=True)
+class VirtualHost:
+    """A host on this machine: a network namespace, directories, a share of everything."""
+
+    id: str
+    number: int
+    namespace: str
+    link: str
+    """Machine's end of its cable."""
+    address: str
+    mac: str
+    uid_base: int
+    cgroup_parent: str
+
+
+@dataclass(frozen=True)
+class FleetPlan:
+    """The whole fleet."""
+
+    choices: Choices
+    total_memory_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Name of the fleet."""
+        return self.choices.name
+
+    @property
+    def state_dir(self) -> Path:
+        """What survives a reboot."""
+        return Path("/var/lib") / self.name
+
+    @property
+    def run_dir(self) -> Path:
+        """What goes with a reboot."""
+        return Path("/run") / self.name
+
+    @property
+    def tag(self) -> str:
+        """Prefix of kernel names."""
+        return tag_of(self.name)
+
+    @property
+    def bridge(self) -> str:
+        """Bridge of the underlay."""
+        return f"{self.tag}br"
+
+    @property
+    def subnet(self) -> str:
+        """Underlay network."""
+        return f"10.213.{self.choices.underlay}.0/24"
+
+    @property
+    def gateway(self) -> str:
+        """The machine's own underlay address."""
+        return f"10.213.{self.choices.underlay}.1"
+
+    @property
+    def nats_url(self) -> str:
+        """Where the bus is."""
+        return f"nats://{self.gateway}:{self.choices.port_base}"
+
+    @property
+    def registry_port(self) -> int:
+        """Port of the image store."""
+        return self.choices.port_base + 2
+
+    @property
+    def registry(self) -> str:
+        """Domain of the image store for people on this machine."""
+        return f"127.0.0.1:{self.registry_port}"
+
+    @property
+    def socket(self) -> Path:
+        """Socket of the Docker API."""
+        return self.run_dir / "docker.sock"
+
+    @property
+    def hosts(self) -> tuple[VirtualHost, ...]:
+        """The virtual hosts."""
+        n = self.choices.underlay
+        first = FIRST_UID + n % _FLEETS_OF_UIDS * MOST_HOSTS * UID_SLOTS * UIDS_PER_SLOT
+        return tuple(
+            VirtualHost(
+                id=f"host{number}",
+                number=number,
+                namespace=f"{self.tag}-host{number}",
+                link=f"{self.tag}h{number}",
+                address=f"10.213.{n}.{10 + number}",
+                mac=f"02:6c:66:{n:02x}:00:{number:02x}",
+                uid_base=first + (number - 1) * UID_SLOTS * UIDS_PER_SLOT,
+                cgroup_parent=f"{self.name}/host{number}",
+            )
+            for number in range(1, self.choices.hosts + 1)
+        )
+
+    @property
+    def memory_share_bytes(self) -> int:
+        """What each virtual host may give away."""
+        share = (self.total_memory_bytes - _MACHINE_RESERVE_BYTES) // self.choices.hosts
+        return max(share, _LEAST_SHARE_BYTES)
+
+    def children(self) -> tuple[Child, ...]:
+        """All processes, in the order of their start."""
+        base = self.choices.port_base
+        bin_dir = Path(sys.executable).parent
+        nats = Child(
+            "nats", (str(bin_dir / "nats-server"), "-c", str(self.state_dir / "nats.conf")), {}
+        )
+        central = [
+            self._child("scheduler", base + 11, {"SCORE": self.choices.score}),
+            self._child(
+                "image-store",
+                base + 12,
+                {
+                    "STATE_DIR": str(self.state_dir / "images"),
+                    "LISTEN": f"{self.registry},{self.gateway}:{self.registry_port}",
+                    "REGISTRY": ",".join(
+                        f"{name}:{self.registry_port}"
+                        for name in ("127.0.0.1", "localhost", self.gateway)
+                    ),
+                },
+            ),
+            self._child("api", base + 10, self._api_settings()),
+            self._child(
+                "network",
+                base + 13,
+                {
+                    "HOST": "entry",
+                    "ADDRESS": self.gateway,
+                    "UNDERLAY_INTERFACE": self.bridge,
+                    "UNDERLAY_SUBNET": self.subnet,
+                    "TAG": self.tag,
+                    "RUN_DIR": str(self.run_dir / "entry"),
+                },
+                name="network-entry",
+            ),
+        ]
+        hosts = [child for host in self.hosts for child in self._host_children(host)]
+        return (nats, *hosts, *central)
+
+    def _api_settings(self) -> dict[str, str]:
+        settings = {
+            "SOCKET": str(self.socket),
+            "DATA_KEY": self.choices.data_key,
+            "REGISTRY": self.registry,
+        }
+        if self.choices.tcp:
+            address, _, port = self.choices.tcp.rpartition(":")
+            settings |= {"TCP_ADDRESS": address, "TCP_PORT": port}
+        return settings
+
+    def _host_children(self, host: VirtualHost) -> tuple[Child, Child]:
+        base = self.choices.port_base
+        directories = {
+            "STATE_DIR": str(self.state_dir / "hosts" / host.id),
+            "RUN_DIR": str(self.run_dir / "hosts" / host.id),
+            "HOST": host.id,
+            "ADDRESS": host.address,
+            "METRICS_ADDRESS": host.address,
+        }
+        labels = dict(
+            text.partition(".")[2].split("=", 1)
+            for text in self.choices.labels
+            if text.startswith(f"{host.id}.")
+        )
+        network = self._child(
+            "network",
+            base + 21,
+            {
+                **directories,
+                "UNDERLAY_INTERFACE": "eth0",
+                "UNDERLAY_SUBNET": self.subnet,
+                "TAG": self.tag,
+                "WITH_ENTRY": "true",
+            },
+            name=f"network-{host.id}",
+            namespace=host.namespace,
+        )
+        agent = self._child(
+            "runtime-agent",
+            base + 20,
+            {
+                **directories,
+                "DATA_PORT": str(base + 40),
+                "DATA_KEY": self.choices.data_key,
+                "REGISTRY_URL": f"http://{self.gateway}:{self.registry_port}",
+                "MEMORY_BYTES": str(self.memory_share_bytes),
+                "RESERVE_MEMORY_BYTES": "0",
+                "RESERVE_CPUS": "0",
+                "LABELS": _json(labels),
+                "UID_BASE": str(host.uid_base),
+                "UID_SLOTS": str(UID_SLOTS),
+                "CGROUP_PARENT": host.cgroup_parent,
+            },
+            name=f"runtime-agent-{host.id}",
+            namespace=host.namespace,
+        )
+        return network, agent
+
+    def _child(
+        self,
+        service: str,
+        metrics_port: int,
+        settings: dict[str, str],
+        *,
+        name: str | None = None,
+        namespace: str | None = None,
+    ) -> Child:
+        prefix = f"LABFLEET_{service.upper().replace('-', '_')}_"
+        every = {
+            "FLEET": self.name,
+            "NATS_URL": self.nats_url,
+            "NATS_TOKEN": self.choices.nats_token,
+            "STATE_DIR": str(self.state_dir),
+            "RUN_DIR": str(self.run_dir),
+            "METRICS_PORT": str(metrics_port),
+            **settings,
+        }
+        module = f"labfleet_{service.replace('-', '_')}"
+        return Child(
+            name or service,
+            (sys.executable, "-m", module),
+            {prefix + key: value for key, value in every.items()},
+            namespace,
+        )
+
+    def expected(self) -> frozenset[tuple[str, str | None]]:
+        """Service and host of every instance that must answer pings."""
+        central: set[tuple[str, str | None]] = {
+            ("api", None),
+            ("scheduler", None),
+            ("image-store", None),
+            ("network", "entry"),
+        }
+        hosts = {(s, host.id) for host in self.hosts for s in ("runtime-agent", "network")}
+        return frozenset(central | hosts)
+
+    def nats_config(self) -> str:
+        """Configuration of nats-server: every acknowledged write is on the disk."""
+        base = self.choices.port_base
+        return f"""server_name: {self.name}
+listen: "{self.gateway}:{base}"
+http: "127.0.0.1:{base + 1}"
+authorization {{ token: "{self.choices.nats_token}" }}
+jetstream {{
+  store_dir: "{self.state_dir / "nats"}"
+  sync_interval: always
+  max_memory_store: 64MB
+  max_file_store: 8GB
+}}
+"""
+
+
+def tag_of(name: str) -> str:
+    """Prefix of kernel names: `lf`, for other fleets and four characters of the name's hash."""
+    if name == DEFAULT_FLEET:
+        return "lf"
+    rest, code = zlib.crc32(name.encode()), ""
+    for _ in range(4):
+        rest, digit = divmod(rest, len(_DIGITS))
+        code += _DIGITS[digit]
+    return f"lf{code}"
+
+
+def default_port_base(name: str) -> int:
+    """First of the fleet's ports: 7400, or one of 240 places from 20000 on."""
+    if name == DEFAULT_FLEET:
+        return DEFAULT_PORT_BASE
+    return 20_000 + zlib.crc32(name.encode()) % 240 * 50
+
+
+def default_underlay(name: str) -> int:
+    """Third octet of the underlay: 0, or 1 to 254."""
+    return 0 if name == DEFAULT_FLEET else 1 + zlib.crc32(name.encode()[::-1]) % 254
+
+
+def _json(labels: dict[str, str]) -> str:
+    return "{" + ",".join(f'"{key}":"{value}"' for key, value in sorted(labels.items())) + "}"
