@@ -5,6 +5,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,6 @@ from labfleet_cli.oci_image import ImagePlan, Progress, push
 Distribution = Literal["busybox", "debian"]
 DISTRIBUTIONS: tuple[Distribution, ...] = ("busybox", "debian")
 
-_EPOCH = "1970-01-01T00:00:00Z"
 _BUSYBOX = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
 _PASSWD_FILE = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"  # noqa: S105 - a file of accounts
 _GROUP = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"
@@ -60,7 +60,9 @@ def _busybox(tar: Path) -> ImagePlan:
             ("etc/nsswitch.conf", _NSSWITCH),
         ):
             _add(archive, path, tarfile.REGTYPE, mode=0o644, data=text.encode())
-    return ImagePlan("busybox", ("latest",), ("sh",), _EPOCH, "labfleet image bootstrap busybox")
+    return ImagePlan(
+        "busybox", ("latest",), ("sh",), _stamp(binary.stat().st_mtime), "busybox-static"
+    )
 
 
 def _add(
@@ -104,7 +106,16 @@ def _debian(tar: Path, on_progress: Progress) -> ImagePlan:
         raise BootstrapError("mmdebstrap is not installed: apt-get install mmdebstrap") from exc
     except subprocess.CalledProcessError as exc:
         raise BootstrapError(f"mmdebstrap failed: {exc.stderr.strip()[-800:]}") from exc
-    return ImagePlan("debian", ("latest", suite), ("bash",), _EPOCH, f"mmdebstrap {suite}")
+    return ImagePlan("debian", ("latest", suite), ("bash",), _today(), f"mmdebstrap {suite}")
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _today() -> str:
+    """The day, so that an image made twice a day from the same packages is the same."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT00:00:00Z")
 
 
 def _os_release() -> dict[str, str]:

@@ -49,7 +49,7 @@ async def run(
     words = tuple(str(word) for word in argv)
     child = await asyncio.create_subprocess_exec(
         *words,
-        stdin=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=env,
@@ -57,7 +57,7 @@ async def run(
     )
     try:
         async with asyncio.timeout(timeout_s):
-            out, err = await child.communicate(stdin)
+            (out, err), _ = await asyncio.gather(child.communicate(), _feed(child, stdin))
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -67,3 +67,13 @@ async def run(
     if check and done.exit_code != 0:
         raise ProgramFailedError(done)
     return done
+
+
+async def _feed(child: asyncio.subprocess.Process, data: bytes) -> None:
+    """Write all input; a child that ends before it has read it is its own business."""
+    if child.stdin is None:
+        return
+    with contextlib.suppress(ConnectionError, RuntimeError):  # uvloop's word for a closed pipe
+        child.stdin.write(data)
+        await child.stdin.drain()
+    child.stdin.close()

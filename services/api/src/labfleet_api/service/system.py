@@ -133,7 +133,17 @@ def _version() -> dict[str, Any]:
             {
                 "Name": "Engine",
                 "Version": own,
-                "Details": {"ApiVersion": API_VERSION, "MinAPIVersion": LEAST_API_VERSION},
+                "Details": {
+                    "ApiVersion": API_VERSION,
+                    "MinAPIVersion": LEAST_API_VERSION,
+                    "GoVersion": f"none, Python {platform.python_version()}",
+                    "GitCommit": "",
+                    "BuildTime": "",
+                    "Os": "linux",
+                    "Arch": _arch(),
+                    "KernelVersion": platform.release(),
+                    "Experimental": "false",
+                },
             }
         ],
         "Version": own,
@@ -142,10 +152,15 @@ def _version() -> dict[str, Any]:
         "GitCommit": "",
         "GoVersion": f"python{platform.python_version()}",
         "Os": "linux",
-        "Arch": "amd64" if platform.machine() == "x86_64" else platform.machine(),
+        "Arch": _arch(),
         "KernelVersion": platform.release(),
         "BuildTime": "",
     }
+
+
+def _arch() -> str:
+    """Go's name of the architecture."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def _info(fleet: Fleet, images: int) -> dict[str, Any]:

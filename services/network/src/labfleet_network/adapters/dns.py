@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import dns.asyncquery
 import dns.exception
@@ -181,9 +182,8 @@ class _Udp(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport for answers."""
-        if isinstance(transport, asyncio.DatagramTransport):
-            self._transport = transport
+        """Keep the transport for answers; uvloop's is no subclass of asyncio's."""
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer a query."""

@@ -17,7 +17,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from labfleet_proto.errors import InternalError
 
 _AF_BRIDGE = 7
+_NUD_NOARP = 0x40
+"""A static entry of a bridge; a permanent one would mean that the address is the bridge's own."""
 _NUD_PERMANENT = 0x80
+_NTF_SELF = 0x02
+"""The entry is the tunnel's own, not its bridge's, which is what `replace` means by itself."""
 _ALL_ZERO = "00:00:00:00:00:00"
 
 
@@ -139,8 +143,12 @@ class Links:
     def teach(self, vxlan: int, bridge: int, one: Neighbour) -> None:
         """Add a remote container: where its frames go, and the answer to ARP for it."""
         with _named(f"teach {one.address} at {one.vtep}"):
-            self._ip.fdb("replace", ifindex=vxlan, lladdr=one.mac, dst=one.vtep)
-            self._ip.fdb("replace", ifindex=vxlan, lladdr=one.mac, master=bridge)
+            self._ip.fdb(
+                "replace", ifindex=vxlan, lladdr=one.mac, dst=one.vtep, flags=_NTF_SELF
+            )
+            self._ip.fdb(
+                "replace", ifindex=vxlan, lladdr=one.mac, master=bridge, state=_NUD_NOARP
+            )
             for index in (bridge, vxlan):
                 self._ip.neigh(
                     "replace",
@@ -158,7 +166,7 @@ class Links:
         with contextlib.suppress(NetlinkError):
             self._ip.fdb("del", ifindex=vxlan, lladdr=one.mac, master=bridge)
         with contextlib.suppress(NetlinkError):
-            self._ip.fdb("del", ifindex=vxlan, lladdr=one.mac, dst=one.vtep)
+            self._ip.fdb("del", ifindex=vxlan, lladdr=one.mac, dst=one.vtep, flags=_NTF_SELF)
 
     def plug(self, veth: str, peer: str, bridge: int, namespace: Path, mtu: int) -> None:
         """Make a veth pair: one end on the bridge, `peer` in the namespace. Raises InternalError."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,10 @@ class HostNetwork:
         self._mtu = settings.underlay_mtu - _VXLAN_OVERHEAD
         self.ports = Ports(kernel.nft, self._table)
         self._allocated: dict[ContainerId, Allocated] = {}
-        self._locks: dict[ContainerId, asyncio.Lock] = {}
+        self._locks: weakref.WeakValueDictionary[ContainerId, asyncio.Lock] = (
+            weakref.WeakValueDictionary()
+        )
+        """Alive while anybody holds or awaits them, so that one container never has two."""
         self._network_lock = asyncio.Lock()
         self._bridges: dict[NetworkId, tuple[int, int]] = {}
         """Index of bridge and vxlan device."""
@@ -203,7 +207,6 @@ class HostNetwork:
         """Serve `release_interface`. Unknown is success."""
         async with self._lock(args.container):
             await self._release(args.container, args.attempt)
-        self._locks.pop(args.container, None)
         return Nothing()
 
     async def check(self, _job: Job, _args: Nothing) -> NetworkCheck:
@@ -211,7 +214,11 @@ class HostNetwork:
         return NetworkCheck(findings=tuple(self._findings()))
 
     def _lock(self, container: ContainerId) -> asyncio.Lock:
-        return self._locks.setdefault(container, asyncio.Lock())
+        lock = self._locks.get(container)
+        if lock is None:
+            lock = asyncio.Lock()
+            self._locks[container] = lock
+        return lock
 
     # -- allocate
 
@@ -230,7 +237,7 @@ class HostNetwork:
                 ]
                 for network in networks:
                     tasks.create_task(self._timed("network", self._ensure(network)))
-        except* Exception as group:  # noqa: BLE001 - one of ours, told as it is
+        except ExceptionGroup as group:  # not except*: that would wrap what is raised here
             raise _first(group) from None
         name = making.result()
         records: list[AddressRecord] = [claim.result() for claim in claims]

@@ -5,11 +5,13 @@ import os
 
 from labfleet_chassis import process
 from labfleet_chassis.store import Entry, Mirror
+from labfleet_chassis.supervise import supervise
 from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
 from labfleet_proto.errors import (
     ConflictError,
+    IllegalTransitionError,
+    InternalError,
     InvalidRequestError,
-    LabfleetError,
     NotFoundError,
     StaleError,
 )
@@ -97,10 +99,21 @@ class Agent:
         return worker
 
     async def _live(self, worker: Worker) -> None:
+        """Run a worker to its container's end; a failure of one never reaches the others."""
+
+        async def attempt() -> None:
+            try:
+                await worker.run()
+            except Exception as exc:
+                worker.fail(InternalError(f"container {worker.record.id}: {exc}"))
+                raise
+
         try:
-            await worker.run()
-        except LabfleetError as exc:
-            self.tools.log.exception("worker.failed", container=worker.record.id, error=exc.message)
+            await supervise("worker", attempt, self.tools.log)
+        except (
+            IllegalTransitionError
+        ) as exc:  # a bug: this worker ends, its container is left as it is
+            self.tools.log.exception("worker.bug", container=worker.record.id, error=str(exc))
         self._forget_if_gone(worker)
 
     def worker(self, container: ContainerId) -> Worker:

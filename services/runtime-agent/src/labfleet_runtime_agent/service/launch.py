@@ -67,7 +67,7 @@ class Launch:
                 files = tasks.create_task(self._timed("files", self._prepare_files(base)))
                 network = tasks.create_task(self._timed("network", self._allocate(attempt)))
                 tasks.create_task(self._timed("cgroup", self._make_cgroup()))
-        except* LabfleetError as group:
+        except ExceptionGroup as group:  # not except*: that would wrap what is raised here
             raise _first(group) from None
         volumes, who = files.result()
         interface: InterfaceReady = network.result()

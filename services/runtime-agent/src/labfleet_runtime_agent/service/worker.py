@@ -171,7 +171,7 @@ class Worker:
                 future.set_result(self.seen)
         self._waiters = [(w, f) for w, f in self._waiters if not f.done() and w > generation]
 
-    def _fail(self, error: LabfleetError) -> None:
+    def fail(self, error: LabfleetError) -> None:
         """Tell those who wait for the goal that was tried."""
         for _, future in self._waiters:
             if not future.done():
@@ -308,7 +308,7 @@ class Worker:
         for attachment in self._attachments:
             attachment.cancel()
         self._attachments = []
-        self._fail(error)
+        self.fail(error)
         await self._observe(State.EXITED, exit_code=code, error=error.message, pid=0)
 
     async def _undo(self, launch: Launch, attempt: int) -> None:
