@@ -81,13 +81,13 @@ def up(
     is_new = fleet.start(plan, _say)
     fleet.wait_ready(plan)
     _say("all services are ready" if is_new else "the fleet is up already")
-    api = DockerApi(plan.socket)
-    if not any("busybox:latest" in row["RepoTags"] for row in api.get("/images/json")):
-        _say("making the image busybox from this machine's own package")
-        images.bootstrap("busybox", f"http://{plan.registry}", lambda _text: None)
-    if is_new:
-        said = api.run("busybox", ["sh", "-c", "echo hello from $(hostname)"]).strip()
-        _say(f"a first container says: {said}")
+    with DockerApi(plan.socket) as api:
+        if not any("busybox:latest" in row["RepoTags"] for row in api.get("/images/json")):
+            _say("making the image busybox from this machine's own package")
+            images.bootstrap("busybox", f"http://{plan.registry}", lambda _text: None)
+        if is_new:
+            said = api.run("busybox", ["sh", "-c", "echo hello from $(hostname)"]).strip()
+            _say(f"a first container says: {said}")
     _next_steps(plan, time.monotonic() - began_s)
 
 
@@ -121,7 +121,8 @@ def down(
         plan = fleet.choose(name, {})
     if everything and fleet.supervisor_pid(plan) is not None:
         try:
-            _say(f"removed {DockerApi(plan.socket).remove_everything()} containers")
+            with DockerApi(plan.socket) as api:
+                _say(f"removed {api.remove_everything()} containers")
         except httpx.HTTPError as exc:
             _say(f"the api did not help ({exc}); going on without it")
     _say("services stopped" if fleet.stop(plan) else "no service was running")
@@ -159,7 +160,8 @@ def status(name: FleetName = DEFAULT_FLEET) -> None:
         )
     console.print(services)
     if ("api", None) in pongs:
-        _show_contents(DockerApi(plan.socket))
+        with DockerApi(plan.socket) as api:
+            _show_contents(api)
     absent = fleet.missing(plan, tuple(pongs.values()))
     if absent:
         console.print(f"\n[red]not ready: {', '.join(absent)}[/red]")

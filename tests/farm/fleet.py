@@ -1,0 +1,174 @@
+"""Fleets for tests: named after this run, swept at its end, and the leftovers of killed runs too."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from labfleet_cli import fleet as fleets
+from labfleet_cli import machine
+from labfleet_cli.docker_api import DockerApi
+from labfleet_cli.fleet_plan import FleetPlan
+
+LABFLEET = str(Path(sys.executable).parent / "labfleet")
+_PREFIX = "lftest-"
+
+
+def sweep_leftovers() -> None:
+    """Remove the fleets of runs whose process is gone."""
+    for folder in Path("/var/lib").glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path(f"/proc/{owner}").exists():
+            subprocess.run([LABFLEET, "down", "--all", "--fleet", folder.name], check=False)
+
+
+@dataclass
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+    raw: bytes
+
+
+@dataclass
+class Fleet:
+    """A running fleet and the docker command line for it."""
+
+    plan: FleetPlan
+    config: Path
+
+    @property
+    def url(self) -> str:
+        """For clients of the Docker API."""
+        return f"unix://{self.plan.socket}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment of the docker command line."""
+        return {**os.environ, "DOCKER_HOST": self.url, "DOCKER_CONFIG": str(self.config)}
+
+    def docker(
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        timeout_s: float = 60,
+        code: int | None = 0,
+    ) -> Done:
+        """Run the docker command line; `code` is the expected exit code, None takes any."""
+        done = subprocess.run(
+            ["docker", *words],
+            input=stdin,
+            capture_output=True,
+            env=self.env,
+            timeout=timeout_s,
+            check=False,
+        )
+        found = Done(
+            done.returncode,
+            done.stdout.decode(errors="replace").strip(),
+            done.stderr.decode(errors="replace").strip(),
+            done.stdout,
+        )
+        if code is not None:
+            assert found.code == code, f"docker {' '.join(words)}: {found.code}: {found.err}"
+        return found
+
+    def start(self, *words: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
+        """Start the docker command line in the background."""
+        return subprocess.Popen(
+            ["docker", *words],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.env,
+        )
+
+    def labfleet(self, *words: str, code: int | None = 0) -> Done:
+        """Run the operator's command line for this fleet."""
+        done = subprocess.run(
+            [LABFLEET, *words, "--fleet", self.plan.name],
+            capture_output=True,
+            timeout=150,
+            check=False,
+        )
+        found = Done(done.returncode, done.stdout.decode(), done.stderr.decode(), done.stdout)
+        if code is not None:
+            assert found.code == code, f"labfleet {' '.join(words)}: {found.out}{found.err}"
+        return found
+
+    def inspect(self, name: str) -> dict:
+        """Inspect a container."""
+        return json.loads(self.docker("inspect", name).out)[0]
+
+    def host_of(self, name: str) -> str:
+        """Host of a container."""
+        return self.inspect(name)["Node"]["Name"]
+
+    def clean(self) -> None:
+        """Remove all containers, volumes and networks that tests made."""
+        with DockerApi(self.plan.socket) as api:
+            api.remove_everything()
+            for network in api.get("/networks"):
+                if network["Name"] != "bridge":
+                    api.delete(f"/networks/{network['Id']}")
+
+    def service_pid(self, name: str) -> int:
+        """Pid of a supervised process; 0 while it is down."""
+        rows = json.loads((self.plan.run_dir / "services.json").read_text())
+        return next(row["pid"] for row in rows if row["name"] == name)
+
+    def kill_service(self, name: str) -> int:
+        """Kill -9 one of our processes; return its pid."""
+        pid = self.service_pid(name)
+        os.kill(pid, 9)
+        return pid
+
+    def wait_ready(self) -> None:
+        """Wait until every service answers."""
+        fleets.wait_ready(self.plan)
+
+
+def until(condition: Callable[[], object], timeout_s: float = 15, every_s: float = 0.05) -> object:
+    """Wait for a condition; its last value is returned, or the assertion fails."""
+    end_s = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end_s, f"not within {timeout_s} s: {condition}"
+        time.sleep(every_s)
+
+
+@contextlib.contextmanager
+def running_fleet(config: Path, hosts: int, suffix: str = "", **wishes: object) -> Iterator[Fleet]:
+    """A whole fleet with virtual hosts and the image busybox; taken away at the end."""
+    name = f"{_PREFIX}{os.getpid()}{suffix}"
+    words = [LABFLEET, "up", "--fleet", name, "--hosts", str(hosts)]
+    for key, value in wishes.items():
+        words += [f"--{key.replace('_', '-')}", str(value)]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=150, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr + _logs(name)
+        plan = fleets.load(name)
+        assert plan is not None
+        yield Fleet(plan, config)
+    finally:
+        plan = fleets.load(name) or fleets.choose(name, {"hosts": hosts})
+        fleets.stop(plan)
+        problems = machine.sweep(plan)
+        assert not problems, problems
+
+
+def _logs(name: str) -> str:
+    folder = Path("/var/lib") / name / "log"
+    return "\n".join(
+        f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}"
+        for path in sorted(folder.glob("*.log"))
+    )
