@@ -4,7 +4,6 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import threading
 import time
@@ -131,14 +130,14 @@ def test_terminal(fleet: Fleet) -> None:
 
 def test_attach_replays_nothing_and_follows(fleet: Fleet) -> None:
     fleet.docker("run", "-d", "-i", "--name", "talk", "busybox", "cat")
-    attached = fleet.start("attach", "--sig-proxy=false", "talk", stdin=subprocess.PIPE)
-    assert attached.stdin is not None
-    assert attached.stdout is not None
-    attached.stdin.write(b"hello\n")
-    attached.stdin.flush()
-    assert attached.stdout.readline() == b"hello\n"
-    fleet.docker("kill", "talk")
-    assert attached.wait(20) == 137
+    with fleet.start("attach", "--sig-proxy=false", "talk", stdin=subprocess.PIPE) as attached:
+        assert attached.stdin is not None
+        assert attached.stdout is not None
+        attached.stdin.write(b"hello\n")
+        attached.stdin.flush()
+        assert attached.stdout.readline() == b"hello\n"
+        fleet.docker("kill", "talk")
+        assert attached.wait(20) == 137
 
 
 def test_logs(fleet: Fleet) -> None:
@@ -188,25 +187,26 @@ def test_stats_and_limits(fleet: Fleet) -> None:
 
 
 def test_events_tell_the_life(fleet: Fleet) -> None:
-    watching = fleet.start("events", "--filter", "container=told", "--format", "{{.Action}}")
     lines: list[str] = []
-    assert watching.stdout is not None
-    stdout = watching.stdout
-    reader = threading.Thread(target=lambda: lines.extend(x.decode().strip() for x in stdout))
-    reader.start()
-    time.sleep(0.5)  # the command line says nothing when it has begun to listen
-    fleet.docker("run", "--rm", "--name", "told", "busybox", "true")
-    try:
+    with fleet.start("events", "--filter", "container=told", "--format", "{{.Action}}") as client:
+        assert client.stdout is not None
+        stdout = client.stdout
+        reader = threading.Thread(target=lambda: lines.extend(x.decode().strip() for x in stdout))
+        reader.start()
+        time.sleep(0.5)  # the command line says nothing when it has begun to listen
+        fleet.docker("run", "--rm", "--name", "told", "busybox", "true")
         until(lambda: "destroy" in lines)
-    finally:
-        watching.send_signal(signal.SIGKILL)
-        watching.wait()
+        client.kill()
         reader.join()
     wanted = ["create", "start", "die", "destroy"]
     assert [line for line in lines if line in wanted] == wanted
-    past = fleet.docker("events", "--since", "10m", "--until", "0s", "--filter", "container=told",
-                        "--format", "{{.Action}}").out  # fmt: skip
-    assert "destroy" in past
+
+    def past() -> str:
+        """`--until` has whole seconds."""
+        return fleet.docker("events", "--since", "10m", "--until", "0s", "--filter",
+                            "container=told", "--format", "{{.Action}}").out  # fmt: skip
+
+    until(lambda: "destroy" in past())
 
 
 def test_volume_outlives_its_container_and_draws_the_next_one(fleet: Fleet) -> None:

@@ -1,6 +1,6 @@
 """Networks across hosts, names, published ports."""
 
-import subprocess
+import socket
 import urllib.request
 
 from tests.farm.fleet import Fleet, until
@@ -99,13 +99,9 @@ def test_a_port_in_use_is_refused_and_nothing_stays(fleet: Fleet) -> None:
     assert "port is already allocated" in done.err
     fleet.docker("rm", "-f", "a1")
     fleet.docker("start", "a2")
-    with subprocess.Popen(["nc", "-l", "-p", "18081", "-s", "127.0.0.1"], stdout=-3) as holder:
-        try:
-            until(lambda: "18081" in subprocess.check_output(["ss", "-ltn"], text=True))
-            done = fleet.docker("run", "-p", "18081:80", "busybox", "true", code=125)
-            assert "18081" in done.err
-        finally:
-            holder.kill()
+    with socket.create_server(("127.0.0.1", 18081)):
+        done = fleet.docker("run", "-p", "18081:80", "busybox", "true", code=125)
+        assert "18081" in done.err
 
 
 def test_network_commands(fleet: Fleet) -> None:

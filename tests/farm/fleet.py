@@ -80,15 +80,22 @@ class Fleet:
             assert found.code == code, f"docker {' '.join(words)}: {found.code}: {found.err}"
         return found
 
-    def start(self, *words: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
-        """Start the docker command line in the background."""
-        return subprocess.Popen(
+    @contextlib.contextmanager
+    def start(
+        self, *words: str, stdin: int = subprocess.DEVNULL
+    ) -> "Iterator[subprocess.Popen[bytes]]":
+        """Run the docker command line beside the test; killed at the end."""
+        with subprocess.Popen(
             ["docker", *words],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self.env,
-        )
+        ) as client:
+            try:
+                yield client
+            finally:
+                client.kill()
 
     def labfleet(self, *words: str, code: int | None = 0) -> Done:
         """Run the operator's command line for this fleet."""
@@ -118,6 +125,7 @@ class Fleet:
             for network in api.get("/networks"):
                 if network["Name"] != "bridge":
                     api.delete(f"/networks/{network['Id']}")
+            until(lambda: all(" 0 containers" in row[1] for row in _hosts(api)))
 
     def service_pid(self, name: str) -> int:
         """Pid of a supervised process; 0 while it is down."""
@@ -172,3 +180,8 @@ def _logs(name: str) -> str:
         f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}"
         for path in sorted(folder.glob("*.log"))
     )
+
+
+def _hosts(api: DockerApi) -> list[list[str]]:
+    """Rows of the hosts in `docker info`."""
+    return api.get("/info")["DriverStatus"][1:]

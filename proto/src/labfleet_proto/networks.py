@@ -5,6 +5,10 @@ from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message, Nothing
 
 
+ADDRESS_POOL = "10.100.0.0/14"
+"""All networks of a fleet take their addresses from here; none of them may leave a host unmasked."""
+
+
 class NetworkRecord(Message):
     """Value of bucket `networks`, key `<network id>`; created and removed by the api."""
 

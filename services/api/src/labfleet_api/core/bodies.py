@@ -222,6 +222,8 @@ class ExecBody(Body):
     AttachStderr: bool = False
     Detach: bool = False
     DetachKeys: str = ""
+    Container: str = ""
+    """Sent by old clients beside the path; ignored, as docker does."""
     Privileged: bool = False
     ConsoleSize: list[int] | None = None
 

@@ -4,8 +4,9 @@ import ipaddress
 from collections.abc import Collection, Iterator
 
 from labfleet_proto.errors import InvalidRequestError, NotImplementedYetError
+from labfleet_proto.networks import ADDRESS_POOL
 
-POOL = ipaddress.IPv4Network("10.100.0.0/14")
+POOL = ipaddress.IPv4Network(ADDRESS_POOL)
 PREFIX = 24
 LARGEST_VNI = (1 << 24) - 1
 

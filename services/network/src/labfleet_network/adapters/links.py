@@ -143,12 +143,8 @@ class Links:
     def teach(self, vxlan: int, bridge: int, one: Neighbour) -> None:
         """Add a remote container: where its frames go, and the answer to ARP for it."""
         with _named(f"teach {one.address} at {one.vtep}"):
-            self._ip.fdb(
-                "replace", ifindex=vxlan, lladdr=one.mac, dst=one.vtep, flags=_NTF_SELF
-            )
-            self._ip.fdb(
-                "replace", ifindex=vxlan, lladdr=one.mac, master=bridge, state=_NUD_NOARP
-            )
+            self._ip.fdb("replace", ifindex=vxlan, lladdr=one.mac, dst=one.vtep, flags=_NTF_SELF)
+            self._ip.fdb("replace", ifindex=vxlan, lladdr=one.mac, master=bridge, state=_NUD_NOARP)
             for index in (bridge, vxlan):
                 self._ip.neigh(
                     "replace",

@@ -4,7 +4,7 @@ Few rules, many elements: ports and networks are elements of maps and sets, so a
 element and never a reload.
 """
 
-from labfleet_proto.networks import PublishedPort
+from labfleet_proto.networks import ADDRESS_POOL, PublishedPort
 
 _PROTOCOLS = ("tcp", "udp")
 
@@ -50,6 +50,7 @@ table ip {table} {{
     ct state established,related accept
     ct status dnat oifname @bridges accept
     iifname @bridges ip daddr {underlay_subnet} drop
+    iifname @bridges ip daddr {ADDRESS_POOL} drop
     iifname @bridges ip daddr 169.254.0.0/16 drop
     iifname @bridges oifname @bridges drop
     iifname @bridges iifname != @open_bridges drop

@@ -20,6 +20,8 @@ from labfleet_proto.runtime import CreateExec, ExecStatus
 from labfleet_runtime_agent.adapters.conmon import Runtime
 from labfleet_runtime_agent.core.frames import STDERR, STDOUT, frame
 
+_CRUN_FAILED = 255
+"""Exit code of crun when the process could not be run; its log then says why."""
 _CHUNK = 1 << 16
 _CONSOLE_LIMIT_S = 10.0
 
@@ -84,8 +86,9 @@ async def run(
     """
     file = scratch / f"exec-{one.spec.exec[32:48]}.json"
     file.write_text(json.dumps(process))
+    complaint = file.with_suffix(".log")
     handles = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in cgroup_files]
-    argv = runtime.crun_argv("exec", "--process", str(file))
+    argv = runtime.crun_argv("--log", str(complaint), "exec", "--process", str(file))
     try:
         if one.spec.is_tty:
             await _run_on_terminal(argv, one, handles, scratch, stream)
@@ -97,6 +100,10 @@ async def run(
         file.unlink(missing_ok=True)
         if one.exit_code is None:
             one.exit_code = 137
+        if one.exit_code == _CRUN_FAILED and complaint.exists():
+            said = complaint.read_text(errors="replace").lower()
+            one.exit_code = 126 if "permission denied" in said else 127
+        complaint.unlink(missing_ok=True)
         one.ended.set()
 
 
