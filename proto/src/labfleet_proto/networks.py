@@ -4,7 +4,6 @@ from labfleet_proto.ids import ContainerId, HostId, NetworkId, TenantId
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message, Nothing
 
-
 ADDRESS_POOL = "10.100.0.0/14"
 """All networks of a fleet take their addresses from here; none of them may leave a host unmasked."""
 

@@ -5,8 +5,6 @@ import contextlib
 import os
 import socket
 
-import uvicorn
-
 from labfleet_api import metrics
 from labfleet_api.adapters.hijack import HijackProtocol
 from labfleet_api.core.views import state_of
@@ -14,8 +12,8 @@ from labfleet_api.service.application import application
 from labfleet_api.service.fleet import Fleet, Memory
 from labfleet_api.settings import Settings
 from labfleet_chassis.service import Chassis, run_service
+from labfleet_chassis.web import serve_http
 
-_DRAIN_S = 5
 _COUNT_EVERY_S = 5.0
 _STATES = ("created", "running", "exited", "removing")
 
@@ -53,28 +51,19 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     """Run until told to stop."""
     fleet = Fleet(chassis, await Memory.open(chassis), settings)
     chassis.loop("count", lambda: count(fleet))
-    config = uvicorn.Config(
-        application(fleet),
-        http=HijackProtocol,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=_DRAIN_S,
-        server_header=False,
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    sockets = listeners(settings)
-    await server.startup(sockets=sockets)
-    chassis.ready(str(settings.socket))
-    ticking = asyncio.create_task(server.main_loop())  # noqa: TID251 - ended below
-    await chassis.stopping.wait()
-    server.should_exit = True
-    await ticking
-    await server.shutdown(sockets=sockets)
+    started = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(
+            serve_http(
+                application(fleet),
+                listeners(settings),
+                chassis.stopping,
+                started,
+                protocol=HijackProtocol,
+            )
+        )
+        await started.wait()
+        chassis.ready(str(settings.socket))
 
 
 def main() -> None:

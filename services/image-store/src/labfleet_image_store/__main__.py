@@ -3,9 +3,8 @@
 import asyncio
 import socket
 
-import uvicorn
-
 from labfleet_chassis.service import Chassis, run_service
+from labfleet_chassis.web import serve_http
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.service.catalogue import Catalogue
@@ -18,7 +17,6 @@ from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 
 _SWEEP_EVERY_S = 60.0
-_DRAIN_S = 5
 
 
 def listeners(addresses: str) -> list[socket.socket]:
@@ -91,26 +89,18 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     )
     await serve_jobs(chassis, catalogue)
     chassis.loop("sweep", lambda: sweep(files))
-    config = uvicorn.Config(
-        Registry(files, catalogue, chassis.log),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=_DRAIN_S,
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    sockets = listeners(settings.listen)
-    await server.startup(sockets=sockets)
-    chassis.ready(settings.listen)
-    ticking = asyncio.create_task(server.main_loop())  # noqa: TID251 - ended below
-    await chassis.stopping.wait()
-    server.should_exit = True
-    await ticking
-    await server.shutdown(sockets=sockets)
+    started = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(
+            serve_http(
+                Registry(files, catalogue, chassis.log),
+                listeners(settings.listen),
+                chassis.stopping,
+                started,
+            )
+        )
+        await started.wait()
+        chassis.ready(settings.listen)
 
 
 def main() -> None:

@@ -40,7 +40,11 @@ def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = 
 
 def problem(status: int, message: str) -> Response:
     """Answer with docker's error body; 304 has none."""
-    return Response(status_code=status) if status == 304 else answer({"message": message}, status)
+    if status == 304:
+        return Response(status_code=status)
+    # Of a body that is too large the rest was not read: the connection is of no more use.
+    headers = {"Connection": "close"} if status == 413 else {}
+    return answer({"message": message}, status, headers)
 
 
 async def read_body(request: Request, model: type[B], most: int = MOST_BODY) -> B:
