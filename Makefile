@@ -35,8 +35,8 @@ lint: dev ## style, types, walls between rooms, dependencies
 	@.venv/bin/ruff format --check -q $(SOURCES)
 	@.venv/bin/ruff check -q $(SOURCES)
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports > .lint-imports.log || { cat .lint-imports.log; exit 1; }
-	@.venv/bin/deptry -q .
+	@.venv/bin/lint-imports > .lint.log || { cat .lint.log; exit 1; }
+	@.venv/bin/deptry . > .lint.log 2>&1 || { cat .lint.log; exit 1; }
 
 unit: dev ## only the quick tests that need no other program
 	@$(PY) -m pytest -q tests/unit tests/simulation tests/architecture
