@@ -1,0 +1,185 @@
+"""What is measured: the same requests to each engine, in slots that take turns."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.bench.client import Client, EngineError
+from tests.bench.peers import IMAGE, Peer
+
+SPEC: dict[str, Any] = {
+    "Image": IMAGE,
+    "Cmd": ["sleep", "3600"],
+    "HostConfig": {
+        "NetworkMode": "bridge",
+        "Memory": 32 << 20,
+        "NanoCpus": 1_000_000_000,
+        "PidsLimit": 64,
+    },
+}
+_SETTLE_S = 0.5
+"""After each slot, so that what one engine tidies up later does not slow the other down."""
+_REMOVERS = 8
+
+
+@dataclass
+class Samples:
+    """What one engine did in all its slots of one measure."""
+
+    took_s: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def note(self, error: Exception) -> None:
+        """Count a failure."""
+        self.failures.append(f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of the targets in the design."""
+
+    key: str
+    title: str
+    first_bar: float
+    rounds: int
+    count: int
+    slot: Callable[[Peer, int, Samples], None]
+
+
+def starts(peer: Peer, count: int, into: Samples) -> None:
+    """P1: one after another, create and start until the engine says that the process runs."""
+    made: list[str] = []
+    with peer.client() as client:
+        for _ in range(count):
+            began = time.perf_counter()
+            try:
+                made.append(client.create(SPEC))
+                client.start(made[-1])
+            except (EngineError, OSError) as exc:
+                into.note(exc)
+                client.close()
+                continue
+            into.took_s.append(time.perf_counter() - began)
+            _check_running(client, made[-1], into)
+    _remove(peer, made, into)
+
+
+def burst(peer: Peer, count: int, into: Samples) -> None:
+    """P2: all at once, each on a connection of its own, until the last one runs."""
+    made: list[str] = []
+    ended: list[tuple[float, str]] = []
+    gate = threading.Barrier(count + 1)
+
+    def one(client: Client) -> None:
+        gate.wait()
+        try:
+            container = client.create(SPEC)
+            made.append(container)
+            client.start(container)
+        except (EngineError, OSError) as exc:
+            into.note(exc)
+            return
+        ended.append((time.perf_counter(), container))
+
+    clients = [Client(peer.socket) for _ in range(count)]
+    threads = [threading.Thread(target=one, args=(client,), daemon=True) for client in clients]
+    try:
+        for client, thread in zip(clients, threads, strict=True):
+            client.connect()
+            thread.start()
+        gate.wait()
+        began = time.perf_counter()
+        for thread in threads:
+            thread.join()
+    finally:
+        gate.abort()
+        for client in clients:
+            client.close()
+    if ended:
+        into.took_s.append(max(ended)[0] - began)
+    with peer.client() as client:
+        for _, container in ended:
+            _check_running(client, container, into)
+    _remove(peer, made, into)
+
+
+def execs(peer: Peer, count: int, into: Samples) -> None:
+    """P5: create exec, start attached, read to the end, exit code 0."""
+    with peer.client() as client:
+        container = client.create(SPEC)
+        try:
+            client.start(container)
+            for _ in range(count):
+                began = time.perf_counter()
+                try:
+                    code = client.execute(container, ["true"])
+                    if code != 0:
+                        raise EngineError(f"exit code {code}")
+                except (EngineError, OSError) as exc:
+                    into.note(exc)
+                    client.close()
+                    continue
+                into.took_s.append(time.perf_counter() - began)
+        finally:
+            client.remove(container)
+
+
+def _check_running(client: Client, container: str, into: Samples) -> None:
+    """A start that was answered but did not happen is a failure too."""
+    try:
+        if not client.is_running(container):
+            into.failures.append(f"{container[:12]} does not run")
+    except (EngineError, OSError) as exc:
+        into.note(exc)
+        client.close()
+
+
+def _remove(peer: Peer, made: Sequence[str], into: Samples) -> None:
+    """Remove, several at once; what fails is counted and tried once more."""
+
+    def some(part: Sequence[str]) -> None:
+        for container in part:
+            try:
+                _remove_one(peer, container)
+            except (EngineError, OSError) as exc:
+                into.failures.append(f"remove {container[:12]}: {exc}")
+                with contextlib.suppress(EngineError, OSError):
+                    _remove_one(peer, container)
+
+    with ThreadPoolExecutor(_REMOVERS) as threads:
+        list(threads.map(some, [made[at::_REMOVERS] for at in range(_REMOVERS)]))
+
+
+def _remove_one(peer: Peer, container: str) -> None:
+    with peer.client() as client:
+        client.remove(container)
+
+
+MEASURES = (
+    Measure("P1", "create + start, process runs", 5, 5, 8, starts),
+    Measure("P2", "all at once, the last one runs", 6, 3, 60, burst),
+    Measure("P5", "exec of true, attached", 1.5, 5, 10, execs),
+)
+
+
+def warm_up(peers: Sequence[Peer]) -> None:
+    """One start and one exec of each, so that layers are unpacked and programs cached.
+
+    Raises RuntimeError if an engine cannot do even that.
+    """
+    for peer in peers:
+        seen = Samples()
+        starts(peer, 2, seen)
+        execs(peer, 2, seen)
+        if seen.failures:
+            raise RuntimeError(f"{peer.name} does not work: {seen.failures[0]}")
+
+
+def take_turn(measure: Measure, peer: Peer, count: int, into: Samples) -> None:
+    """Give one engine one slot; then let it come to rest."""
+    measure.slot(peer, count, into)
+    time.sleep(_SETTLE_S)
