@@ -152,9 +152,10 @@ def explain(
         return "no host fits: the fleet has no hosts"
     counts = Counter(why for why in obstacles.values() if why)
     parts = []
-    for why, number in counts.most_common():
+    for why, number in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         noun = "host" if number == 1 else "hosts"
-        parts.append(f"{number} {noun}: {why}{_detail(request, hosts, why)}")
+        those = [host for host in hosts if obstacles[host.id] == why]
+        parts.append(f"{number} {noun}: {why}{_detail(request, those, why)}")
     return "no host fits: " + "; ".join(parts)
 
 
@@ -175,5 +176,5 @@ def human(size: int) -> str:
     """Return a size for people."""
     for unit, name in _UNITS:
         if size >= unit:
-            return f"{size / unit:.3g} {name}"
+            return f"{round(size / unit, 2):g} {name}"
     return f"{max(size, 0)} B"
