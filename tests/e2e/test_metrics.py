@@ -11,7 +11,10 @@ WANTED = {
     "api": ("labfleet_http_requests_total", "labfleet_api_containers"),
     "scheduler": ("labfleet_job_duration_seconds_bucket", "labfleet_fleet_free"),
     "image-store": ("labfleet_registry_requests_total", "labfleet_job_duration_seconds"),
-    "runtime-agent": ("labfleet_start_phase", "labfleet_bus_connected 1.0"),
+    "runtime-agent": (
+        "labfleet_container_start_phase_seconds_bucket",
+        "labfleet_bus_connected 1.0",
+    ),
     "network": ("labfleet_bus_connected 1.0", "labfleet_loop_failures"),
 }
 

@@ -1,6 +1,6 @@
 """Placement: what the api asks of the scheduler, and the scheduler of the hosts."""
 
-from labfleet_proto.containers import ContainerRecord, ContainerSpec
+from labfleet_proto.containers import ContainerRecord, ContainerSpec, Goal, Observation, State
 from labfleet_proto.ids import ContainerId, TenantId
 from labfleet_proto.images import ImagePin
 from labfleet_proto.jobs import JobKind
@@ -43,6 +43,22 @@ class HoldAnswer(Message):
     is_granted: bool
     lacking: tuple[str, ...] = ()
     free: Resources
+
+
+def takes_room(record: ContainerRecord, seen: Observation | None) -> bool:
+    """Whether a container counts against its host's capacity: the rule that scheduler and agent share.
+
+    One that was created and never started counts, as its start must not be refused; one that
+    exited does not, so that a host does not fill up with finished work. Its next start is
+    admitted anew.
+    """
+    if record.goal is Goal.REMOVED:
+        return seen is not None and seen.state < State.EXITED
+    if record.goal is Goal.CREATED:
+        return True
+    if seen is None or seen.attempt < record.attempt:
+        return record.goal is Goal.RUNNING
+    return seen.state < State.EXITED
 
 
 PLACE = JobKind("place", "scheduler", PlaceContainer, ContainerPlaced)

@@ -4,16 +4,16 @@ import asyncio
 from dataclasses import dataclass
 
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Bucket, ExistsError, Mirror
+from labfleet_chassis.store import Bucket, Entry, ExistsError, Mirror
 from labfleet_proto import buckets
-from labfleet_proto.buckets import container_key, name_key
+from labfleet_proto.buckets import container_key, name_key, observed_key
 from labfleet_proto.containers import (
     Assignment,
     ContainerRecord,
+    ContainerSpec,
     Goal,
     NameRecord,
     Observation,
-    State,
     VolumeRecord,
 )
 from labfleet_proto.errors import NoRoomError, StaleError, UnavailableError
@@ -24,11 +24,14 @@ from labfleet_proto.placement import HOLD, PLACE, ContainerPlaced, Hold, PlaceCo
 from labfleet_proto.resources import Resources
 from labfleet_scheduler import metrics
 from labfleet_scheduler.core import placement, ports, promises
-from labfleet_scheduler.core.placement import HostSnapshot, Placed, Request, Unplaceable
+from labfleet_scheduler.core.placement import HostSnapshot, Request, Unplaceable
+from labfleet_scheduler.core.usage import Usage
 from labfleet_scheduler.settings import Settings
 
 _PASS_EVERY_S = 5.0
 _SETTLE_S = 0.01
+_PROMISE_LIFE_S = 30.0
+"""As long as a hold: no record by then means that there will be none."""
 _BATCH = 32
 
 
@@ -56,6 +59,15 @@ class Memory:
         )
 
 
+@dataclass(frozen=True)
+class _Promise:
+    """A host was chosen for a container whose record is not in the mirror yet."""
+
+    host: HostId
+    resources: Resources
+    made_s: float
+
+
 class Scheduler:
     """Places one container at a time; the hosts have the last word through holds."""
 
@@ -63,9 +75,33 @@ class Scheduler:
         self._chassis = chassis
         self._memory = memory
         self._settings = settings
-        self._since: dict[HostId, dict[ContainerId, tuple[int, Resources]]] = {}
-        """Per host what was placed, with the time: newer than its published free vector."""
-        self._choosing = asyncio.Lock()
+        self._usage = Usage()
+        self._promised: dict[ContainerId, _Promise] = {}
+        """Chosen a moment ago: their records are on the way."""
+        self._claiming = asyncio.Lock()
+        """Host ports and volumes are given out to one container at a time."""
+        for entry in memory.containers.entries.values():
+            self._count_in(entry.value)
+        memory.containers.listen(self._on_record)
+        memory.observed.listen(self._on_observed)
+
+    def _on_record(self, key: str, entry: Entry[ContainerRecord] | None) -> None:
+        if entry is not None:
+            self._count_in(entry.value)
+        else:
+            self._usage.forget(ContainerId(key.partition(".")[2]))
+
+    def _on_observed(self, _key: str, entry: Entry[Observation] | None) -> None:
+        if entry is not None:
+            seen = entry.value
+            record = self._memory.containers.get(container_key(seen.tenant, seen.id))
+            if record is not None:
+                self._count_in(record)
+
+    def _count_in(self, record: ContainerRecord) -> None:
+        key = observed_key(record.assignment.host, record.id)
+        self._usage.note(record, self._memory.observed.get(key))
+        self._promised.pop(record.id, None)
 
     async def place(self, job: Job, args: PlaceContainer) -> ContainerPlaced:
         """Serve `place`. Safe to repeat: a container that has a record keeps it.
@@ -93,7 +129,7 @@ class Scheduler:
             if answer is None:
                 break
             refused[host.id] = answer
-            self._unplace(host.id, args.container)
+            self._promised.pop(args.container, None)
         placed = await self._record(args, host, reason)
         metrics.PLACEMENTS.labels("placed").inc()
         self._chassis.log.info(
@@ -119,11 +155,9 @@ class Scheduler:
             self._chassis.log.info("container.refused", container=request.container, why=text)
             raise NoRoomError(text if text.startswith("no host") else f"no host fits: {text}")
         host = next(host for host in hosts if host.id == choice.order[0])
-        self._since.setdefault(host.id, {})[request.container] = (
-            self._chassis.clock.now_ns(),
-            request.resources,
-        )
-        return host, _why(choice)
+        now_s = self._chassis.clock.monotonic_s()
+        self._promised[request.container] = _Promise(host.id, request.resources, now_s)
+        return host, choice.reason
 
     async def _hold(self, job: Job, host: HostSnapshot, request: Request) -> str | None:
         """Ask the host; None when it grants, else its reason."""
@@ -143,37 +177,43 @@ class Scheduler:
         self, args: PlaceContainer, host: HostSnapshot, reason: str
     ) -> ContainerPlaced:
         """Store the record, and the volumes that are new. One create: placed and known at once."""
-        async with self._choosing:
-            taken = self._taken_ports()
-            spec = args.spec.model_copy(
-                update={
-                    "ports": ports.fill(
-                        args.spec.ports, taken, self._settings.port_first, self._settings.port_last
-                    )
-                }
+        if not (args.spec.ports or args.spec.mounts):
+            return await self._store(args, args.spec, host, reason)
+        async with self._claiming:
+            bindings = ports.fill(
+                args.spec.ports,
+                self._taken_ports(),
+                self._settings.port_first,
+                self._settings.port_last,
             )
-            record = ContainerRecord(
-                id=args.container,
-                tenant=args.tenant,
-                name=args.name,
-                spec=spec,
-                image=args.image,
-                created_at_ns=args.created_at_ns,
-                assignment=Assignment(host=host.id, epoch=host.epoch, reason=reason),
-            )
+            spec = args.spec.model_copy(update={"ports": bindings})
             for mount in spec.mounts:
                 await self._home(args, mount.volume, host.id)
-            key = container_key(args.tenant, args.container)
-            bucket = self._memory.containers.bucket
-            try:
-                revision = await bucket.create(key, record)
-            except ExistsError:
-                there = await bucket.get(key)
-                if there is None:
-                    raise
-                return ContainerPlaced(record=there.value, revision=there.revision)
-            if spec.ports:
-                await self._memory.containers.wait_for(revision)
+            placed = await self._store(args, spec, host, reason)
+            await self._memory.containers.wait_for(placed.revision)
+        return placed
+
+    async def _store(
+        self, args: PlaceContainer, spec: ContainerSpec, host: HostSnapshot, reason: str
+    ) -> ContainerPlaced:
+        record = ContainerRecord(
+            id=args.container,
+            tenant=args.tenant,
+            name=args.name,
+            spec=spec,
+            image=args.image,
+            created_at_ns=args.created_at_ns,
+            assignment=Assignment(host=host.id, epoch=host.epoch, reason=reason),
+        )
+        key = container_key(args.tenant, args.container)
+        bucket = self._memory.containers.bucket
+        try:
+            revision = await bucket.create(key, record)
+        except ExistsError:
+            there = await bucket.get(key)
+            if there is None:
+                raise
+            return ContainerPlaced(record=there.value, revision=there.revision)
         return ContainerPlaced(record=record, revision=revision)
 
     async def _home(self, args: PlaceContainer, volume: str, host: HostId) -> None:
@@ -193,9 +233,6 @@ class Scheduler:
             raise StaleError(f"volume {volume} was made elsewhere meanwhile: try again") from exc
         await self._memory.volumes.wait_for(revision)
 
-    def _unplace(self, host: HostId, container: ContainerId) -> None:
-        self._since.get(host, {}).pop(container, None)
-
     def _taken_ports(self) -> set[tuple[str, int]]:
         return {
             (port.protocol, port.host_port)
@@ -206,32 +243,23 @@ class Scheduler:
         }
 
     def _snapshot(self) -> list[HostSnapshot]:
-        memory = self._memory
-        used: dict[HostId, set[tuple[str, int]]] = {}
-        for record in memory.containers.values():
-            if record.goal is Goal.RUNNING and record.spec.ports:
-                seen = memory.observed.get(f"{record.assignment.host}.{record.id}")
-                if (
-                    seen is not None
-                    and seen.state >= State.EXITED
-                    and seen.attempt >= record.attempt
-                ):
-                    continue
-                used.setdefault(record.assignment.host, set()).update(
-                    (port.protocol, port.host_port or 0) for port in record.spec.ports
-                )
-        return [self._snapshot_of(host, used.get(host.id, set())) for host in memory.hosts.values()]
+        now_s = self._chassis.clock.monotonic_s()
+        for container, promise in list(self._promised.items()):
+            if now_s - promise.made_s > _PROMISE_LIFE_S:
+                del self._promised[container]
+        ports_in_use = self._usage.ports()
+        return [
+            self._snapshot_of(host, frozenset(ports_in_use.get(host.id, ())))
+            for host in self._memory.hosts.values()
+        ]
 
-    def _snapshot_of(self, host: HostRecord, used: set[tuple[str, int]]) -> HostSnapshot:
+    def _snapshot_of(self, host: HostRecord, used: frozenset[tuple[str, int]]) -> HostSnapshot:
         lease = self._memory.leases.get(host.id)
         is_alive = self._memory.leases.age_s(host.id) < buckets.LEASES.ttl_s
-        since = self._since.setdefault(host.id, {})
-        for container, (placed_ns, _) in list(since.items()):
-            if placed_ns < host.updated_at_ns - 1_000_000_000:
-                del since[container]
-        free = host.free
-        for _, resources in since.values():
-            free -= resources
+        free = host.capacity - self._usage.used(host.id)
+        for promise in self._promised.values():
+            if promise.host == host.id:
+                free -= promise.resources
         return HostSnapshot(
             id=host.id,
             capacity=host.capacity,
@@ -240,7 +268,7 @@ class Scheduler:
             is_alive=is_alive and lease is not None,
             is_drained=host.is_drained,
             epoch=lease.epoch if lease else 0,
-            taken_ports=frozenset(used),
+            taken_ports=used,
         )
 
     # -- promises
@@ -321,10 +349,6 @@ async def _drop(
         await bucket.delete(key, revision)
     except StaleError:
         return
-
-
-def _why(choice: Placed) -> str:
-    return choice.reason
 
 
 async def serve(chassis: Chassis, memory: Memory, settings: Settings) -> None:

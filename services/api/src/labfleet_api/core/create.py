@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from labfleet_api.core.bodies import CreateBody, HostConfigBody, PortTarget
 from labfleet_api.core.bodies import Mount as MountBody
 from labfleet_api.core.names import checked_volume_name
+from labfleet_proto import privileges
 from labfleet_proto.containers import (
     ContainerSpec,
     Limits,
@@ -22,6 +23,7 @@ from labfleet_proto.errors import (
     NotImplementedYetError,
 )
 from labfleet_proto.ids import ContainerId
+from labfleet_proto.signals import number_of
 
 DEFAULT_MEMORY_BYTES = 512 << 20
 LEAST_MEMORY_BYTES = 6 << 20
@@ -106,7 +108,7 @@ def specification(
         open_stdin=body.OpenStdin,
         stdin_once=body.StdinOnce,
         attach=_attached(body),
-        stop_signal=body.StopSignal or image.stop_signal or "SIGTERM",
+        stop_signal=_stop_signal(body.StopSignal or image.stop_signal or "SIGTERM"),
         stop_timeout_s=_stop_timeout(body.StopTimeout),
         limits=_limits(host),
         ports=_ports(host, exposed),
@@ -135,6 +137,8 @@ def specification(
 def refuse(body: CreateBody, host: HostConfigBody) -> None:
     """Raise for what may not be, or cannot be yet."""
     host.refuse_forbidden()
+    privileges.capabilities(host.CapAdd or (), host.CapDrop or ())
+    privileges.check_sysctls(host.Sysctls or ())
     body.refuse_unserved()
     host.refuse_unserved("HostConfig.")
     policy = host.RestartPolicy.Name if host.RestartPolicy else ""
@@ -218,6 +222,11 @@ def _hostname(text: str) -> str:
     if text and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?", text) is None:
         raise InvalidRequestError(f"invalid hostname format: {text}")
     return text
+
+
+def _stop_signal(name: str) -> str:
+    number_of(name)
+    return name
 
 
 def _stop_timeout(seconds: int | None) -> int:

@@ -241,8 +241,7 @@ class Life:
             watch.moved.clear()
             last = watch.last
             is_over = last is None or last.state >= State.EXITED
-            is_removed = watch.is_gone or (last is not None and last.state is State.REMOVED)
-            if is_removed:
+            if watch.is_gone:  # its name is free again
                 break
             if condition == "not-running" and (is_over or (last and last.state < State.RUNNING)):
                 break

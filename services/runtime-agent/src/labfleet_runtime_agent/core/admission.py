@@ -3,28 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
+from labfleet_proto.containers import ContainerRecord, Observation
 from labfleet_proto.ids import ContainerId
-from labfleet_proto.placement import HoldAnswer
+from labfleet_proto.placement import HoldAnswer, takes_room
 from labfleet_proto.resources import Resources, lacking
 
 HOLD_LIFE_S = 30.0
-
-
-def takes_room(record: ContainerRecord, seen: Observation | None) -> bool:
-    """Whether the container counts against capacity.
-
-    One that was created and never started counts, as its start must not be refused; one that
-    exited does not, so that a host does not fill up with finished work. Its next start is
-    admitted anew.
-    """
-    if record.goal is Goal.REMOVED:
-        return seen is not None and seen.state < State.EXITED
-    if record.goal is Goal.CREATED:
-        return True
-    if seen is None or seen.attempt < record.attempt:
-        return record.goal is Goal.RUNNING
-    return seen.state < State.EXITED
 
 
 def used(records: Iterable[ContainerRecord], seen: Mapping[ContainerId, Observation]) -> Resources:

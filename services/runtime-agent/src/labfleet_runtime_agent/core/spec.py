@@ -3,29 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from labfleet_proto import privileges
 from labfleet_proto.containers import ContainerSpec
-from labfleet_proto.errors import ForbiddenError, InvalidRequestError
+from labfleet_proto.errors import InvalidRequestError
 from labfleet_runtime_agent.core import seccomp
 
 IDS_PER_CONTAINER = 65_536
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-DEFAULT_CAPABILITIES = (
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-)
-GRANTABLE_CAPABILITIES = frozenset({*DEFAULT_CAPABILITIES, "NET_RAW", "SYS_PTRACE"})
-"""The allow-list: the last two are a teacher's choice."""
 
 MASKED_PATHS = (
     "/proc/acpi",
@@ -45,9 +30,6 @@ MASKED_PATHS = (
     "/sys/kernel/debug",
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
-SYSCTLS_OF_A_NAMESPACE = ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.", "net.")
-"""Prefixes of settings that belong to the container's own namespaces (docker's list)."""
 
 
 @dataclass(frozen=True)
@@ -139,23 +121,7 @@ def process(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any
 
 def capabilities(spec: ContainerSpec) -> tuple[str, ...]:
     """Return the names without `CAP_`, sorted. Raises ForbiddenError outside the allow-list."""
-    held = set(DEFAULT_CAPABILITIES)
-    dropped = {_plain(name) for name in spec.cap_drop}
-    added = {_plain(name) for name in spec.cap_add}
-    if "ALL" in added:
-        added = (added - {"ALL"}) | GRANTABLE_CAPABILITIES
-    if "ALL" in dropped:
-        held = set()
-    for name in sorted(added - GRANTABLE_CAPABILITIES):
-        raise ForbiddenError(
-            f"HostConfig.CapAdd: {name} is not allowed; allowed are "
-            + ", ".join(sorted(GRANTABLE_CAPABILITIES))
-        )
-    return tuple(sorted((held - dropped) | added))
-
-
-def _plain(name: str) -> str:
-    return name.upper().removeprefix("CAP_")
+    return privileges.capabilities(spec.cap_add, spec.cap_drop)
 
 
 def environment(spec: ContainerSpec, who: Identity) -> list[str]:
@@ -191,11 +157,7 @@ def _mapping(base: int) -> dict[str, int]:
 
 
 def _sysctls(spec: ContainerSpec) -> dict[str, str]:
-    for name in spec.sysctls:
-        if not name.startswith(SYSCTLS_OF_A_NAMESPACE):
-            raise ForbiddenError(
-                f"HostConfig.Sysctls: {name} is not a setting of a container's own"
-            )
+    privileges.check_sysctls(spec.sysctls)
     return dict(spec.sysctls)
 
 

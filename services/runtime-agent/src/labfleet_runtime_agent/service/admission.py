@@ -6,9 +6,9 @@ from collections.abc import Coroutine
 from labfleet_proto.containers import ContainerRecord, Observation, State
 from labfleet_proto.errors import NoRoomError
 from labfleet_proto.ids import ContainerId
-from labfleet_proto.placement import Hold, HoldAnswer
+from labfleet_proto.placement import Hold, HoldAnswer, takes_room
 from labfleet_proto.resources import Resources, lacking
-from labfleet_runtime_agent.core.admission import Holds, takes_room
+from labfleet_runtime_agent.core.admission import Holds
 from labfleet_runtime_agent.metrics import CONTAINERS, FREE
 
 

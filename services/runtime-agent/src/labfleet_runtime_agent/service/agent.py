@@ -6,6 +6,7 @@ import os
 from labfleet_chassis import process
 from labfleet_chassis.store import Entry, Mirror
 from labfleet_chassis.supervise import supervise
+from labfleet_proto.buckets import container_key
 from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
 from labfleet_proto.errors import (
     ConflictError,
@@ -15,7 +16,7 @@ from labfleet_proto.errors import (
     NotFoundError,
     StaleError,
 )
-from labfleet_proto.ids import ContainerId
+from labfleet_proto.ids import ContainerId, TenantId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.placement import Hold, HoldAnswer
@@ -74,8 +75,8 @@ class Agent:
     def _forget_if_gone(self, worker: Worker) -> None:
         """Once the record of a removed container is gone, so is its entry in the ledger."""
         record = worker.record
-        is_recorded = f"{record.tenant}.{record.id}" in self._records.entries
-        if not is_recorded and worker.seen is not None and worker.seen.state is State.REMOVED:
+        is_recorded = container_key(record.tenant, record.id) in self._records.entries
+        if not is_recorded and worker.is_removed:
             self.workers.pop(record.id, None)
             self.admission.forget(record.id)
             self.tools.ledger.forget(record.id)
@@ -116,10 +117,16 @@ class Agent:
             self.tools.log.exception("worker.bug", container=worker.record.id, error=str(exc))
         self._forget_if_gone(worker)
 
-    def worker(self, container: ContainerId) -> Worker:
-        """Return a container's worker. Raises NotFoundError."""
+    async def find(self, tenant: TenantId, container: ContainerId) -> Worker:
+        """Return a container's worker; a record that the mirror has not seen yet is read from the store.
+
+        Raises NotFoundError, also for another tenant's container; UnavailableError.
+        """
         worker = self.workers.get(container)
-        if worker is None or (worker.seen is not None and worker.seen.state is State.REMOVED):
+        if worker is None:
+            entry = await self._records.bucket.get(container_key(tenant, container))
+            worker = self.offer(entry.value) if entry is not None else None
+        if worker is None or worker.is_removed or worker.record.tenant != tenant:
             raise NotFoundError(f"No such container: {container}")
         return worker
 
@@ -141,14 +148,15 @@ class Agent:
             raise StaleError(f"container {record.id}: generation {record.generation} is old")
         return await worker.settled(record.generation)
 
-    async def kill(self, _job: Job, args: Signal) -> Nothing:
+    async def kill(self, job: Job, args: Signal) -> Nothing:
         """Send a signal; a repeated job sends it again, as docker would."""
-        await self.worker(args.container).signal(args.signal)
+        worker = await self.find(job.tenant, args.container)
+        await worker.signal(args.signal)
         return Nothing()
 
-    async def top(self, _job: Job, args: Top) -> TopTable:
+    async def top(self, job: Job, args: Top) -> TopTable:
         """List the processes of a container, as `ps` on the host shows them."""
-        worker = self.worker(args.container)
+        worker = await self.find(job.tenant, args.container)
         worker.init()
         words = args.ps_args.split() or ["-ef"]
         if any(not word.lstrip("-").replace(",", "").replace("=", "").isalnum() for word in words):
@@ -168,18 +176,19 @@ class Agent:
             processes=tuple(row for row in rows if len(row) > column and row[column] in pids),
         )
 
-    async def stats(self, _job: Job, args: ContainerRef) -> ContainerStats:
+    async def stats(self, job: Job, args: ContainerRef) -> ContainerStats:
         """Sample a container; one that does not run uses nothing."""
-        worker = self.worker(args.container)
+        worker = await self.find(job.tenant, args.container)
         now = self.tools.clock.now_ns()
         if not worker.is_running or worker.seen is None:
             return ContainerStats(read_at_ns=now)
         stats = await asyncio.to_thread(self.tools.cgroups.sample, args.container)
         return host_facts.completed(stats, worker.seen.pid, now)
 
-    async def stat_path(self, _job: Job, args: StatPath) -> PathStat:
+    async def stat_path(self, job: Job, args: StatPath) -> PathStat:
         """Describe a path of a container."""
-        async with self.worker(args.container).files() as view:
+        worker = await self.find(job.tenant, args.container)
+        async with worker.files() as view:
             return await archive.stat_path(view, args.path)
 
     async def remove_volume(self, _job: Job, args: VolumeRef) -> Nothing:

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 
 from labfleet_chassis.data_port import Accept, ByteStream
-from labfleet_proto.errors import ConflictError, ForbiddenError, LabfleetError, NotFoundError
-from labfleet_proto.ids import ContainerId, ExecId
+from labfleet_proto.errors import ConflictError, LabfleetError, NotFoundError
+from labfleet_proto.ids import ExecId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Message, Nothing
 from labfleet_proto.runtime import (
@@ -50,9 +50,7 @@ class Streams:
     async def serve(self, ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
         """Serve one stream of the data port."""
         request = ticket.request
-        worker = self._agent.worker(request.container)
-        if worker.record.tenant != ticket.tenant:
-            raise ForbiddenError("data port: the ticket is for another tenant's container")
+        worker = await self._agent.find(ticket.tenant, request.container)
         with STREAMS.labels(request.op).track_inprogress():
             match request:
                 case AttachContainer():
@@ -72,10 +70,8 @@ class Streams:
     ) -> None:
         spec = worker.record.spec
         attachment = Attachment(request, stream, is_tty=spec.is_tty)
-        if request.is_live and not worker.has_ended:
+        if request.is_live:
             worker.attach(attachment)
-        elif request.is_live:
-            worker.attach(attachment)  # waits for the next start, as docker start -a does
         await accept({"is_tty": spec.is_tty})
         if request.with_logs:
             wanted = ReadLogs(
@@ -132,9 +128,7 @@ class Streams:
 
     async def create_exec(self, job: Job, args: CreateExec) -> Nothing:
         """Prepare an exec; repeating with the same id is nothing."""
-        worker = self._agent.worker(args.container)
-        if worker.record.tenant != job.tenant:
-            raise NotFoundError(f"No such container: {args.container}")
+        worker = await self._agent.find(job.tenant, args.container)
         worker.init()
         for old in [key for key, one in worker.execs.items() if one.exit_code is not None]:
             if len(worker.execs) < _MOST_EXECS:
@@ -145,41 +139,36 @@ class Streams:
         worker.execs.setdefault(args.exec, Exec(args))
         return Nothing()
 
-    async def start_exec(self, _job: Job, args: ExecRef) -> Nothing:
+    async def start_exec(self, job: Job, args: ExecRef) -> Nothing:
         """Start an exec detached."""
-        worker, one = self._find(args.container, args.exec)
+        worker = await self._agent.find(job.tenant, args.container)
+        one = _exec_of(worker, args.exec)
         one.begin()
         ready = asyncio.Event()
         self._agent.admission.spawn(self._run(worker, one, None, ready))
         await ready.wait()
         return Nothing()
 
-    async def inspect_exec(self, _job: Job, args: ExecRef) -> ExecStatus:
+    async def inspect_exec(self, job: Job, args: ExecRef) -> ExecStatus:
         """Return an exec's state."""
-        return self._find(args.container, args.exec)[1].status()
+        worker = await self._agent.find(job.tenant, args.container)
+        return _exec_of(worker, args.exec).status()
 
-    async def resize(self, _job: Job, args: Resize) -> Nothing:
+    async def resize(self, job: Job, args: Resize) -> Nothing:
         """Set the size of a terminal; repeating is harmless."""
+        worker = await self._agent.find(job.tenant, args.container)
         if args.exec is not None:
-            self._find(args.container, args.exec)[1].resize(args.height, args.width)
+            _exec_of(worker, args.exec).resize(args.height, args.width)
             return Nothing()
-        worker = self._agent.worker(args.container)
         worker.init()
         line = f"1 {args.height} {args.width}\n"
         await asyncio.to_thread(_write_fifo, worker, line)
         return Nothing()
 
-    def _find(self, container: ContainerId, exec_id: ExecId) -> tuple[Worker, Exec]:
-        worker = self._agent.worker(container)
-        one = worker.execs.get(exec_id)
-        if one is None:
-            raise NotFoundError(f"No such exec instance: {exec_id}")
-        return worker, one
-
     async def _exec(
         self, worker: Worker, request: AttachExec, stream: ByteStream, accept: Accept
     ) -> None:
-        _, one = self._find(request.container, request.exec)
+        one = _exec_of(worker, request.exec)
         worker.init()
         one.begin()
         await accept({"is_tty": one.spec.is_tty})
@@ -245,6 +234,14 @@ class Streams:
             hard_nofile=host_facts.hard_nofile(),
         )
         return oci.process(merged, part, who)
+
+
+def _exec_of(worker: Worker, exec_id: ExecId) -> Exec:
+    """A container's exec. Raises NotFoundError."""
+    one = worker.execs.get(exec_id)
+    if one is None:
+        raise NotFoundError(f"No such exec instance: {exec_id}")
+    return one
 
 
 def _write_fifo(worker: Worker, line: str) -> None:

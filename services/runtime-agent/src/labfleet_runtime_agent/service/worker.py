@@ -19,6 +19,7 @@ from labfleet_proto.errors import (
     TransientError,
     UnavailableError,
 )
+from labfleet_proto.signals import number_of
 from labfleet_runtime_agent.adapters import conmon
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.attach import Attachment
@@ -26,7 +27,6 @@ from labfleet_runtime_agent.adapters.execs import Exec
 from labfleet_runtime_agent.adapters.ledger import LedgerEntry
 from labfleet_runtime_agent.adapters.processes import ProcessHandle
 from labfleet_runtime_agent.core import decide as rules
-from labfleet_runtime_agent.core.signals import number_of
 from labfleet_runtime_agent.metrics import STARTS
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.launch import Launch, open_view
@@ -78,9 +78,9 @@ class Worker:
         return self.seen is not None and self.seen.state in (State.RUNNING, State.STOPPING)
 
     @property
-    def has_ended(self) -> bool:
-        """Whether its last attempt is over."""
-        return self.seen is not None and self.seen.state >= State.EXITED
+    def is_removed(self) -> bool:
+        """Whether nothing of it is left."""
+        return self.seen is not None and self.seen.state is State.REMOVED
 
     @property
     def bundle(self) -> Path:
@@ -144,7 +144,7 @@ class Worker:
             action = rules.decide(self.record, self.seen)
             if isinstance(action, rules.Nothing):
                 self._answer(generation)
-                if self.seen is not None and self.seen.state is State.REMOVED:
+                if self.is_removed:
                     return
                 await self._wait()
                 continue
@@ -258,6 +258,8 @@ class Worker:
             "pid": launched.running.pid,
             "exit_code": None,
             "endpoints": launched.interface.endpoints,
+            # Written before the command runs: the same time is told after a crash of the agent.
+            "started_at_ns": tools.clock.now_ns(),
         }
         await self._created(seen)
         self._connect_attachments()
@@ -283,13 +285,11 @@ class Worker:
         await self._save()
 
     async def _became_running(self, steps_s: dict[str, float]) -> None:
-        now = self._tools.clock.now_ns()
         if self.seen is None:
             return
         self.seen = self.seen.model_copy(
             update={
                 "state": State.RUNNING,
-                "started_at_ns": now,
                 "generation": self.record.generation,
                 "steps_s": steps_s,
                 "error": "",
@@ -309,7 +309,9 @@ class Worker:
             attachment.cancel()
         self._attachments = []
         self.fail(error)
-        await self._observe(State.EXITED, exit_code=code, error=error.message, pid=0)
+        await self._observe(
+            State.EXITED, exit_code=code, error=error.message, pid=0, started_at_ns=0, endpoints=()
+        )
 
     async def _undo(self, launch: Launch, attempt: int) -> None:
         """Leave nothing half-made; what cannot be undone now is undone by the next start or by fsck."""
@@ -482,10 +484,7 @@ class Worker:
             if self.seen.state is State.CREATED and not await self._has_begun():
                 return  # decide() starts it: nothing of this attempt has run
             if self.seen.state is not State.RUNNING:
-                now = self.seen.started_at_ns or self._tools.clock.now_ns()
-                self.seen = self.seen.model_copy(
-                    update={"state": State.RUNNING, "started_at_ns": now}
-                )
+                self.seen = self.seen.model_copy(update={"state": State.RUNNING})
             self._follow()
             self._tools.publish(self.seen)
             return
