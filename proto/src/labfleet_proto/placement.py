@@ -50,15 +50,15 @@ def takes_room(record: ContainerRecord, seen: Observation | None) -> bool:
 
     One that was created and never started counts, as its start must not be refused; one that
     exited does not, so that a host does not fill up with finished work. Its next start is
-    admitted anew.
+    admitted anew. What still runs counts, whichever attempt it is of.
     """
-    if record.goal is Goal.REMOVED:
-        return seen is not None and seen.state < State.EXITED
+    is_here = seen is not None and seen.state < State.EXITED
+    if record.goal is Goal.REMOVED or is_here:
+        return is_here
     if record.goal is Goal.CREATED:
         return True
-    if seen is None or seen.attempt < record.attempt:
-        return record.goal is Goal.RUNNING
-    return seen.state < State.EXITED
+    is_awaited = seen is None or seen.attempt < record.attempt
+    return is_awaited and record.goal is Goal.RUNNING
 
 
 PLACE = JobKind("place", "scheduler", PlaceContainer, ContainerPlaced)
