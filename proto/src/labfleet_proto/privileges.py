@@ -15,14 +15,16 @@ SYSCTLS_OF_A_NAMESPACE = ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."
 
 
 def capabilities(added: Iterable[str], dropped: Iterable[str]) -> tuple[str, ...]:
-    """Return the names without `CAP_`, sorted; `ALL` means all that may be granted.
+    """Return the names without `CAP_`, sorted.
+
+    Added `ALL` means all that may be granted but what is dropped; else adding outdoes dropping (as docker).
 
     Raises ForbiddenError for a name outside the allow-list.
     """
     gone = {_plain(name) for name in dropped}
     more = {_plain(name) for name in added}
     if "ALL" in more:
-        more = (more - {"ALL"}) | GRANTABLE_CAPABILITIES
+        more = ((more | GRANTABLE_CAPABILITIES) - gone) - {"ALL"}
     for name in sorted(more - GRANTABLE_CAPABILITIES):
         raise ForbiddenError(
             f"HostConfig.CapAdd: {name} is not allowed; allowed are "
