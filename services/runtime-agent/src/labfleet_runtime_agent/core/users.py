@@ -5,6 +5,7 @@ from labfleet_runtime_agent.core.spec import Identity
 
 _GREATEST_ID = 65_535
 """A container has 65,536 ids."""
+_MOST_DIGITS = 20
 
 
 def resolve(user: str, passwd: str, group: str, group_add: tuple[str, ...] = ()) -> Identity:
@@ -24,7 +25,7 @@ def resolve(user: str, passwd: str, group: str, group_add: tuple[str, ...] = ())
     row = _row(passwd, name, 7)
     if row is not None:
         uid, gid, login, home = int(row[2]), int(row[3]), row[0], row[5] or "/"
-    elif name.isdigit():
+    elif _is_number(name):
         uid, gid, login, home = int(name), 0, "", "/root" if name == "0" else "/"
     else:
         raise InvalidRequestError(f"unable to find user {name}: no matching entries in passwd file")
@@ -42,17 +43,22 @@ def resolve(user: str, passwd: str, group: str, group_add: tuple[str, ...] = ())
     return Identity(uid, gid, tuple(sorted(groups)), home)
 
 
+def _is_number(text: str) -> bool:
+    """Digits that `int` takes: `isdigit` alone also means superscripts, and `int` has a longest text."""
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
 def _row(text: str, key: str, width: int) -> list[str] | None:
     """First row whose name or number is `key`."""
     rows = [line.split(":") for line in text.splitlines()]
-    good = [row for row in rows if len(row) >= width and row[2].isdigit()]
+    good = [row for row in rows if len(row) >= width and _is_number(row[2])]
     for row in good:
         if row[0] == key:
-            return row if width < 7 or row[3].isdigit() else None
-    if key.isdigit():
+            return row if width < 7 or _is_number(row[3]) else None
+    if _is_number(key):
         for row in good:
             if int(row[2]) == int(key):
-                return row if width < 7 or row[3].isdigit() else None
+                return row if width < 7 or _is_number(row[3]) else None
     return None
 
 
@@ -60,7 +66,7 @@ def _group_id(group: str, key: str) -> int:
     row = _row(group, key, 3)
     if row is not None:
         return int(row[2])
-    if key.isdigit():
+    if _is_number(key):
         return int(key)
     raise InvalidRequestError(f"unable to find group {key}: no matching entries in group file")
 
@@ -69,6 +75,6 @@ def _groups_of(group: str, login: str) -> set[int]:
     found = set()
     for line in group.splitlines():
         row = line.split(":")
-        if len(row) >= 4 and row[2].isdigit() and login in row[3].split(","):
+        if len(row) >= 4 and _is_number(row[2]) and login in row[3].split(","):
             found.add(int(row[2]))
     return found
