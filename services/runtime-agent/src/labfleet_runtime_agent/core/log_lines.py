@@ -56,9 +56,10 @@ def parse_time(stamp: str) -> int | None:
         zone = rest[len(digits) :]
     try:
         moment = datetime.fromisoformat(whole[:19] + (zone or "Z"))
+        fraction_ns = int((digits + "000000000")[:9])
     except ValueError:
         return None
-    return int(moment.timestamp()) * 1_000_000_000 + int((digits + "000000000")[:9] or 0)
+    return int(moment.timestamp()) * 1_000_000_000 + fraction_ns
 
 
 def _in_utc(time_ns: int) -> str:
