@@ -139,5 +139,8 @@ def _codes(kind: type[LabfleetError]) -> dict[str, type[LabfleetError]]:
     return found
 
 
-_BY_CODE = {**_codes(LabfleetError), InternalError.code: InternalError}
+_BY_CODE: dict[str, type[LabfleetError]] = {
+    **_codes(LabfleetError),
+    InternalError.code: InternalError,
+}
 """The bases have no code of their own: `internal` is an `InternalError`."""
