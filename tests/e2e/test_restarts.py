@@ -1,11 +1,10 @@
 """kill -9 of every service in turn: containers never notice, nothing is lost, nothing leaks."""
 
 import random
-import time
 from pathlib import Path
 
 import pytest
-from tests.farm.fleet import Fleet, until
+from tests.farm.fleet import Fleet, until, until_clean
 
 COUNT = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.05; done"
 SERVICES = (
@@ -32,13 +31,6 @@ def _facts(fleet: Fleet, names: list[str]) -> dict[str, tuple[int, str]]:
 
 def _is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
-
-
-def _until_clean(fleet: Fleet) -> None:
-    """Fails with the findings when fsck is not clean within 30 seconds."""
-    end_s = time.monotonic() + 30
-    while (done := fleet.labfleet("fsck", code=None)).code != 0:
-        assert time.monotonic() < end_s, done.out
 
 
 def _check_logs(fleet: Fleet, name: str) -> None:
@@ -77,7 +69,7 @@ def test_one_service_is_killed(fleet: Fleet, service: str) -> None:
     fleet.wait_ready()
     _check_class(fleet, names, before)
     fleet.docker("run", "--rm", "--network", "class", "busybox", "true")
-    _until_clean(fleet)
+    until_clean(fleet)
 
 
 def test_all_services_are_killed_in_any_order(fleet: Fleet) -> None:
@@ -90,7 +82,7 @@ def test_all_services_are_killed_in_any_order(fleet: Fleet) -> None:
             fleet.kill_service(service)
     fleet.wait_ready()
     _check_class(fleet, names, before)
-    _until_clean(fleet)
+    until_clean(fleet)
 
 
 def test_what_happens_while_the_agent_is_down_is_noticed(fleet: Fleet) -> None:
@@ -107,7 +99,7 @@ def test_what_happens_while_the_agent_is_down_is_noticed(fleet: Fleet) -> None:
     until(lambda: fleet.service_pid("runtime-agent-host1") not in (0, old))
     until(lambda: fleet.docker("ps", "-a", "--format", "{{.Names}}").out == "ends", 20)
     assert fleet.docker("wait", "ends").out == "9"
-    _until_clean(fleet)
+    until_clean(fleet)
 
 
 def test_services_go_down_and_up_and_containers_live_on(fleet: Fleet) -> None:
@@ -117,7 +109,7 @@ def test_services_go_down_and_up_and_containers_live_on(fleet: Fleet) -> None:
     assert all(_is_alive(pid) for pid, _ in before.values())
     fleet.labfleet("up")
     _check_class(fleet, names, before)
-    _until_clean(fleet)
+    until_clean(fleet)
 
 
 def test_up_again_changes_nothing(fleet: Fleet) -> None:

@@ -154,6 +154,13 @@ def until(condition: Callable[[], object], timeout_s: float = 15, every_s: float
         time.sleep(every_s)
 
 
+def until_clean(fleet: Fleet) -> None:
+    """Wait until fsck is clean; fails with its findings after 30 seconds."""
+    end_s = time.monotonic() + 30
+    while (done := fleet.labfleet("fsck", code=None)).code != 0:
+        assert time.monotonic() < end_s, done.out
+
+
 @contextlib.contextmanager
 def running_fleet(config: Path, hosts: int, suffix: str = "", **wishes: object) -> Iterator[Fleet]:
     """A whole fleet with virtual hosts and the image busybox; taken away at the end."""

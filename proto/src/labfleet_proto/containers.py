@@ -202,6 +202,8 @@ class Observation(Message):
     finished_at_ns: int = 0
     was_oom_killed: bool = False
     error: str = ""
+    error_code: str = ""
+    """Code of the error that `error` tells (`labfleet_proto.errors`)."""
     endpoints: tuple[Endpoint, ...] = ()
     steps_s: dict[str, float] = {}
     """Durations of the last start's steps in seconds."""

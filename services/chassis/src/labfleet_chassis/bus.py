@@ -1,7 +1,8 @@
 """The bus: typed prompt jobs over NATS requests, events over a stream, pings.
 
 A job is a request with a reply; who serves it runs each in a task of its own, at most
-`_MOST_AT_ONCE` at a time, and refuses what arrives past its deadline.
+`_MOST_AT_ONCE` at a time, and refuses what arrives past its deadline. A sender that hears nothing
+sends the same job again until its limit, so a lost message costs time, not the work.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from nats.js import api
 from pydantic import ValidationError
 
 from labfleet_chassis import metrics
+from labfleet_chassis.answers import Answers
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
 from labfleet_chassis.store import Bucket, Mirror, open_bucket, translated
@@ -46,6 +48,11 @@ M = TypeVar("M", bound=Message)
 Handler = Callable[[Job, A], Awaitable[R]]
 
 _MOST_AT_ONCE = 512
+_FIRST_RESEND_S = 0.3
+_LONGEST_RESEND_S = 8.0
+_ABSENCE_S = 8.0
+"""How long a service may be absent: its restart, or the takeover by a standby."""
+_ABSENCE_PAUSE_S = 0.1
 _EVENTS = "EVENTS"
 _EVENTS_KEPT_S = 24 * 3600.0
 _EVENTS_KEPT = 200_000
@@ -64,6 +71,7 @@ class Bus:
         self._log = log
         self._tasks = tasks
         self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._answers = Answers()
         self._mirrors: list[Mirror[Message]] = []
 
     async def call(
@@ -77,6 +85,8 @@ class Bus:
         timeout_s: float | None = None,
     ) -> R:
         """Send a job and return its result.
+
+        The same job is sent again while no answer comes, and is done once all the same.
 
         Raises:
             LabfleetError: what the server of the job raised.
@@ -106,17 +116,30 @@ class Bus:
 
     async def _ask(self, subject: str, job: Job, limit_s: float) -> JobReply:
         where = f"{job.kind} at {subject.split('.')[1]}" + (f" on {job.host}" if job.host else "")
-        try:
-            answer = await self._client.request(
-                subject, job.model_dump_json().encode(), timeout=limit_s
-            )
-        except nats.errors.NoRespondersError as exc:
-            raise UnavailableError(f"{where}: nobody serves it") from exc
-        except (nats.errors.Error, TimeoutError, OSError) as exc:
-            raise UnavailableError(
-                f"{where}: no answer in {limit_s:g} s ({type(exc).__name__})"
-            ) from exc
-        return JobReply.model_validate_json(answer.data)
+        payload = job.model_dump_json().encode()
+        began_s = self._clock.monotonic_s()
+        wait_s = _FIRST_RESEND_S
+        while True:
+            passed_s = self._clock.monotonic_s() - began_s
+            try:
+                answer = await self._client.request(
+                    subject, payload, timeout=max(min(wait_s, limit_s - passed_s), 0.01)
+                )
+            except nats.errors.NoRespondersError as exc:
+                if passed_s + _ABSENCE_PAUSE_S > min(_ABSENCE_S, limit_s):
+                    raise UnavailableError(f"{where}: nobody serves it") from exc
+                await asyncio.sleep(_ABSENCE_PAUSE_S)
+            except (nats.errors.Error, TimeoutError, OSError) as exc:
+                if self._clock.monotonic_s() - began_s >= limit_s:
+                    raise UnavailableError(
+                        f"{where}: no answer in {limit_s:g} s ({type(exc).__name__})"
+                    ) from exc
+                if not isinstance(exc, TimeoutError):
+                    await asyncio.sleep(_ABSENCE_PAUSE_S)
+                wait_s = min(wait_s * 2, _LONGEST_RESEND_S)
+                metrics.RESENDS.labels(job.kind).inc()
+            else:
+                return JobReply.model_validate_json(answer.data)
 
     async def serve(
         self, kind: JobKind[A, R], handler: Handler[A, R], *, host: HostId | None = None
@@ -144,18 +167,31 @@ class Bus:
                 job = Job.model_validate_json(message.data)
                 args = kind.args.model_validate(job.args)
             except ValidationError as exc:
-                outcome = "invalid"
                 problem = InvalidRequestError(f"{kind.name}: {exc}").to_problem()
                 reply = JobReply(job=JobId(""), problem=problem)
             else:
-                structlog.contextvars.bind_contextvars(trace_id=job.trace)
-                reply = await self._perform(kind, handler, job, args)
-                outcome = reply.problem.code if reply.problem else "ok"
+                reply = await self._once(kind, handler, job, args)
+            outcome = reply.problem.code if reply.problem else "ok"
             with contextlib.suppress(nats.errors.Error):
                 await message.respond(reply.model_dump_json().encode())
         finally:
             self._slots.release()
             metrics.JOB_DURATION.labels(kind.name, outcome).observe(time.perf_counter() - began)
+
+    async def _once(
+        self, kind: JobKind[A, R], handler: Handler[A, R], job: Job, args: A
+    ) -> JobReply:
+        """Do a job, or wait for the reply of the same job that came before."""
+        reply, is_new = self._answers.of(job.id, self._clock.monotonic_s())
+        if not is_new:
+            return await asyncio.shield(reply)
+        structlog.contextvars.bind_contextvars(trace_id=job.trace)
+        try:
+            reply.set_result(await self._perform(kind, handler, job, args))
+        finally:
+            if not reply.done():  # the service ends
+                reply.cancel()
+        return reply.result()
 
     async def _perform(
         self, kind: JobKind[A, R], handler: Handler[A, R], job: Job, args: A

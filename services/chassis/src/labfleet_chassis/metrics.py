@@ -13,6 +13,9 @@ CALL_DURATION = Histogram(
     ("kind", "outcome"),
     buckets=_FAST,
 )
+RESENDS = Counter(
+    "labfleet_bus_resends_total", "Jobs sent again since no answer had come.", ("kind",)
+)
 STORE_WRITE_DURATION = Histogram(
     "labfleet_store_write_duration_seconds",
     "Time of one durable write to the fleet's memory.",

@@ -27,7 +27,6 @@ A = TypeVar("A", bound=Message)
 R = TypeVar("R", bound=Message)
 
 _MOST_TRIES = 5
-_SEE_LIMIT_S = 5.0
 
 
 @dataclass
@@ -81,6 +80,8 @@ class Fleet:
         self.tenant: TenantId = OPERATORS
         self._key = bytes.fromhex(settings.data_key.get_secret_value())
         self._watches: dict[ContainerId, set[Watch]] = {}
+        self._told: dict[str, Observation] = {}
+        """Answers of hosts that the mirror does not show yet, by key of `observed`."""
         memory.observed.listen(self._on_observed)
         memory.containers.listen(self._on_record)
 
@@ -102,8 +103,18 @@ class Fleet:
         return sorted(own, key=lambda each: each.name)
 
     def seen(self, record: ContainerRecord) -> Observation | None:
-        """What its host last said of a container."""
-        return self.memory.observed.get(observed_key(record.assignment.host, record.id))
+        """What its host last said of a container, on the bus or in an answer to us."""
+        key = observed_key(record.assignment.host, record.id)
+        shown, told = self.memory.observed.get(key), self._told.get(key)
+        return told if told is not None else shown
+
+    def told(self, seen: Observation) -> None:
+        """Take a host's answer: true at once, before the mirror shows it (read your writes)."""
+        key = observed_key(seen.host, seen.id)
+        shown = self.memory.observed.get(key)
+        is_recorded = container_key(seen.tenant, seen.id) in self.memory.containers.entries
+        if is_recorded and (shown is None or shown.order() < seen.order()):
+            self._told[key] = seen
 
     def is_lost(self, host: HostId) -> bool:
         """Whether the host's lease has run out."""
@@ -212,17 +223,10 @@ class Fleet:
             if not there:
                 del self._watches[record.id]
 
-    async def until_seen(self, watch: Watch, answered: Observation) -> None:
-        """Wait until the mirror shows what a host has answered, at most five seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SEE_LIMIT_S):
-                while not watch.is_gone and (
-                    watch.last is None or watch.last.order() < answered.order()
-                ):
-                    watch.moved.clear()
-                    await watch.moved.wait()
-
     def _on_observed(self, key: str, entry: Entry[Observation] | None) -> None:
+        told = self._told.get(key)
+        if told is not None and (entry is None or entry.value.order() >= told.order()):
+            del self._told[key]
         container = ContainerId(key.partition(".")[2])
         for watch in self._watches.get(container, ()):
             if entry is not None:
@@ -231,6 +235,9 @@ class Fleet:
 
     def _on_record(self, key: str, entry: Entry[ContainerRecord] | None) -> None:
         if entry is None:
-            for watch in self._watches.get(ContainerId(key.partition(".")[2]), ()):
+            container = ContainerId(key.partition(".")[2])
+            for told in [each for each in self._told if each.endswith(f".{container}")]:
+                del self._told[told]
+            for watch in self._watches.get(container, ()):
                 watch.is_gone = True
                 watch.moved.set()

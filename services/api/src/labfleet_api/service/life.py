@@ -7,19 +7,18 @@ import secrets
 from dataclasses import dataclass
 
 from labfleet_api.core import create as translate
-from labfleet_api.core import names
+from labfleet_api.core import goals, names
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
 from labfleet_chassis.store import ExistsError
 from labfleet_proto.buckets import name_key
-from labfleet_proto.containers import ContainerRecord, Goal, NameRecord, State
+from labfleet_proto.containers import ContainerRecord, Goal, NameRecord, Observation, State
 from labfleet_proto.errors import (
     ConflictError,
     InvalidRequestError,
     LabfleetError,
-    NotFoundError,
     NotModifiedError,
     UnavailableError,
 )
@@ -32,6 +31,7 @@ _START_LIMIT_S = 90.0
 _GONE_LIMIT_S = 20.0
 _NAME_TRIES = 20
 _LONGEST_GRACE_S = 365 * 86_400
+_LONGEST_WAIT_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -187,18 +187,36 @@ class Life:
         await self._tell(record, "kill")
 
     async def _reach(self, record: ContainerRecord, limit_s: float) -> None:
-        """Ask the host to reach the goal now, and see it in the mirror."""
-        with self._fleet.watching(record) as watch:
-            try:
-                seen = await self._fleet.ask(
-                    RECONCILE, Reconcile(record=record), record, min(limit_s, 86_400.0)
-                )
-            except UnavailableError as exc:
-                raise UnavailableError(
-                    f"host {record.assignment.host} does not answer; the wish ({record.goal}) is "
-                    f"recorded and is carried out when it returns: {exc.message}"
-                ) from exc
-            await self._fleet.until_seen(watch, seen)
+        """Ask the host to reach the goal now.
+
+        The goal is reached when the host says so or when its observation shows it, whichever comes
+        first: the job may be lost, the host acts on the record all the same.
+        """
+        fleet = self._fleet
+        with fleet.watching(record) as watch:
+            async with asyncio.TaskGroup() as tasks:
+                asked = tasks.create_task(self._asked(record, limit_s))
+                shown = tasks.create_task(_shown(watch, record))
+                await asyncio.wait({asked, shown}, return_when=asyncio.FIRST_COMPLETED)
+                answer = shown.result() if shown.done() else asked.result()
+                asked.cancel()
+                shown.cancel()
+        if isinstance(answer, LabfleetError):
+            raise answer
+        if answer is not None:
+            fleet.told(answer)
+
+    async def _asked(self, record: ContainerRecord, limit_s: float) -> Observation | LabfleetError:
+        limit_s = min(limit_s, _LONGEST_WAIT_S)
+        try:
+            return await self._fleet.ask(RECONCILE, Reconcile(record=record), record, limit_s)
+        except UnavailableError as exc:
+            return UnavailableError(
+                f"host {record.assignment.host} does not answer; the wish ({record.goal}) is "
+                f"recorded and is carried out when it returns: {exc.message}"
+            )
+        except LabfleetError as exc:
+            return exc
 
     # -- remove
 
@@ -220,13 +238,13 @@ class Life:
             altered = await self._fleet.change(record, alter)
             if self._fleet.is_lost(record.assignment.host):
                 return  # accepted: done when the host returns
-            with contextlib.suppress(NotFoundError):
-                await self._fleet.ask(RECONCILE, Reconcile(record=altered), altered)
+            await self._reach(altered, _START_LIMIT_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GONE_LIMIT_S):
                     await self._gone(watch)
 
-    async def _gone(self, watch: Watch) -> None:
+    @staticmethod
+    async def _gone(watch: Watch) -> None:
         while not watch.is_gone:
             watch.moved.clear()
             await watch.moved.wait()
@@ -249,3 +267,14 @@ class Life:
                 break
             await watch.moved.wait()
         return (watch.last.exit_code or 0) if watch.last else 0
+
+
+async def _shown(watch: Watch, record: ContainerRecord) -> Observation | LabfleetError | None:
+    """Wait until the container's observation shows the goal; None if its record is gone."""
+    while not watch.is_gone:
+        seen = watch.last
+        if seen is not None and goals.is_reached(record, seen):
+            return goals.failure(record, seen) or seen
+        watch.moved.clear()
+        await watch.moved.wait()
+    return None

@@ -39,12 +39,14 @@ class EntryNetwork:
         await self._nft.command(firewall.entry_table(self._settings.tag, interface))
         await self.reconcile()
 
-    async def publish(self, _job: Job, args: PublishPorts) -> Nothing:
+    async def publish(self, job: Job, args: PublishPorts) -> Nothing:
         """Serve `publish_ports`. Safe to repeat: by container and attempt. Raises PortInUseError."""
         async with self._lock:
             await self.ports.publish(
                 args.container,
-                Publication(args.attempt, args.target, args.ports, keeps_host_port=True),
+                Publication(
+                    job.tenant, args.attempt, args.target, args.ports, keeps_host_port=True
+                ),
             )
         return Nothing()
 
@@ -60,14 +62,12 @@ class EntryNetwork:
         findings = [
             f"entry: ports of {container} lead nowhere"
             for container, each in self.ports.published().items()
-            if self._is_over(container, each) and container not in observed
+            if container not in observed and await self._is_over(container, each)
         ]
         return NetworkCheck(findings=tuple(findings))
 
-    def _is_over(self, container: ContainerId, each: Publication) -> bool:
-        records = {record.id: record for record in self._memory.containers.values()}
-        seen = self._memory.seen().get(container)
-        return wanted.is_over(records.get(container), seen, each.attempt)
+    async def _is_over(self, container: ContainerId, each: Publication) -> bool:
+        return await self._memory.is_over(each.tenant, container, each.attempt)
 
     async def keep(self) -> None:
         """Compare ports and records whenever something moved, and every five seconds; for ever."""
@@ -86,7 +86,7 @@ class EntryNetwork:
         """One full pass: end what is over, lead what runs."""
         async with self._lock:
             for container, each in self.ports.published().items():
-                if self._is_over(container, each):
+                if await self._is_over(container, each):
                     await self.ports.withdraw(container, each.attempt)
             observed = self._memory.seen()
             for record in self._memory.containers.values():
@@ -95,7 +95,11 @@ class EntryNetwork:
                 if seen is None or host is None or not wanted.publishing(record, seen):
                     continue
                 publication = Publication(
-                    seen.attempt, host.address, wanted.ports_of(record), keeps_host_port=True
+                    record.tenant,
+                    seen.attempt,
+                    host.address,
+                    wanted.ports_of(record),
+                    keeps_host_port=True,
                 )
                 try:
                     await self.ports.publish(record.id, publication)

@@ -44,6 +44,7 @@ from labfleet_proto.networks import (
 _VXLAN_OVERHEAD = 50
 _PASS_EVERY_S = 5.0
 _SETTLE_S = 0.02
+_ENTRY_LIMIT_S = 2.0
 _POOL_PREFIX = "ready-"
 
 
@@ -172,7 +173,9 @@ class HostNetwork:
             return
         ports = wanted.ports_of(owner)
         if ports:
-            publication = Publication(each.attempt, first.address, ports, keeps_host_port=False)
+            publication = Publication(
+                each.tenant, each.attempt, first.address, ports, keeps_host_port=False
+            )
             await self.ports.publish(container, publication)
 
     # -- jobs
@@ -438,21 +441,27 @@ class HostNetwork:
         kernel.namespaces.inside(name, lambda: configure_inside(inside))
 
     async def _publish(self, tenant: TenantId, args: AllocateInterface, address: str) -> None:
-        publication = Publication(args.attempt, address, args.ports, keeps_host_port=False)
+        publication = Publication(tenant, args.attempt, address, args.ports, keeps_host_port=False)
         await self.ports.publish(args.container, publication)
-        if self._settings.with_entry:
+        if not self._settings.with_entry:
+            return
+        wish = PublishPorts(
+            container=args.container,
+            attempt=args.attempt,
+            target=self._settings.address,
+            ports=args.ports,
+        )
+        try:
             await self._chassis.bus.call(
                 PUBLISH_PORTS,
-                PublishPorts(
-                    container=args.container,
-                    attempt=args.attempt,
-                    target=self._settings.address,
-                    ports=args.ports,
-                ),
+                wish,
                 tenant=tenant,
                 subject=args.container,
                 host=ENTRY,
+                timeout_s=_ENTRY_LIMIT_S,
             )
+        except UnavailableError as exc:  # its own loop leads them once the container runs
+            self._chassis.log.warning("entry.silent", container=args.container, error=exc.message)
 
     # -- release
 
@@ -470,6 +479,7 @@ class HostNetwork:
                     tenant=known.tenant,
                     subject=container,
                     host=ENTRY,
+                    timeout_s=_ENTRY_LIMIT_S,
                 )
         await self._in_thread(
             self._kernel.namespaces.remove, naming.namespace(self._settings.tag, container)
@@ -519,16 +529,20 @@ class HostNetwork:
         memory = self._memory
         for mirror in (memory.networks, memory.addresses, memory.containers, memory.observed):
             mirror.listen(lambda _key, _entry: moved.set())
+        swept_s = 0.0
         while True:
             moved.clear()
-            await self.reconcile()
+            is_full = self._chassis.clock.monotonic_s() - swept_s > _PASS_EVERY_S
+            await self.reconcile(sweep=is_full)
+            if is_full:
+                swept_s = self._chassis.clock.monotonic_s()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PASS_EVERY_S):
                     await moved.wait()
                     await asyncio.sleep(_SETTLE_S)
 
-    async def reconcile(self) -> None:
-        """One full pass."""
+    async def reconcile(self, *, sweep: bool = True) -> None:
+        """One pass; with `sweep` also over the links of the kernel, which costs a dump of them all."""
         await self._release_stale()
         here = {
             each.network for each in self._memory.addresses.values() if each.host == self._me
@@ -538,18 +552,26 @@ class HostNetwork:
             if record is not None:
                 await self._ensure(record)
                 await self._teach(network)
-        await self._drop_unused(here)
+        if sweep or set(self._bridges) - here:
+            await self._drop_unused(here)
 
     async def _release_stale(self) -> None:
+        """Release what no attempt needs any more, as when the agent's own word for it was lost."""
         memory = self._memory
         addresses = {key: entry.value for key, entry in memory.addresses.entries.items()}
         stale = wanted.stale_addresses(addresses, memory.records(), memory.seen(), self._me)
-        for container, attempt in {
-            (addresses[key].container, addresses[key].attempt) for key in stale
-        }:
-            REPAIRS.labels("address").inc()
-            async with self._lock(container):
-                await self._release(container, attempt)
+        suspects = {
+            (each.tenant, each.container, each.attempt)
+            for each in (addresses[key] for key in stale)
+        }
+        suspects |= {
+            (each.tenant, container, each.attempt) for container, each in self._allocated.items()
+        }
+        for tenant, container, attempt in suspects:
+            if await memory.is_over(tenant, container, attempt):
+                REPAIRS.labels("address").inc()
+                async with self._lock(container):
+                    await self._release(container, attempt)
 
     async def _teach(self, network: NetworkId) -> None:
         """Make forwarding and neighbour entries equal to the other hosts' containers."""

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import Mirror
+from labfleet_network.core import wanted
 from labfleet_proto import buckets
+from labfleet_proto.buckets import container_key, observed_key
 from labfleet_proto.containers import ContainerRecord, Observation
 from labfleet_proto.hosts import HostRecord
-from labfleet_proto.ids import ContainerId
+from labfleet_proto.ids import ContainerId, TenantId
 from labfleet_proto.networks import AddressRecord, NetworkRecord
 
 
@@ -40,6 +42,21 @@ class Memory:
             if known is None or known.order() < each.order():
                 found[each.id] = each
         return found
+
+    async def is_over(self, tenant: TenantId, container: ContainerId, attempt: int) -> bool:
+        """Whether an attempt can no longer need its network.
+
+        A record that the mirror does not show may be too new for it: then the store itself is asked.
+        Raises UnavailableError.
+        """
+        key = container_key(tenant, container)
+        record = self.containers.get(key)
+        if record is None and await self.containers.bucket.get(key) is not None:
+            return False
+        if record is None:
+            return True
+        seen = self.observed.get(observed_key(record.assignment.host, container))
+        return wanted.is_over(record, seen, attempt)
 
     def records(self) -> dict[str, ContainerRecord]:
         """Container records by key."""

@@ -8,7 +8,7 @@ from labfleet_network.adapters.nft import Nft
 from labfleet_network.core import firewall
 from labfleet_network.metrics import PORTS
 from labfleet_proto.errors import InternalError
-from labfleet_proto.ids import ContainerId
+from labfleet_proto.ids import ContainerId, TenantId
 from labfleet_proto.networks import PublishedPort
 
 
@@ -16,6 +16,7 @@ from labfleet_proto.networks import PublishedPort
 class Publication:
     """The ports of one attempt, and where they lead."""
 
+    tenant: TenantId
     attempt: int
     target: str
     ports: tuple[PublishedPort, ...]

@@ -30,7 +30,7 @@ class Holds:
         self, container: ContainerId, request: Resources, free: Resources, now_s: float
     ) -> HoldAnswer:
         """Grant or refuse; asking again for the same container renews. `free` is before holds."""
-        self._forget_lapsed(now_s)
+        self.lapse(now_s)
         left = free - self.total(except_for=container)
         missing = lacking(request, left)
         if missing:
@@ -50,7 +50,7 @@ class Holds:
                 total += request
         return total
 
-    def _forget_lapsed(self, now_s: float) -> None:
+    def lapse(self, now_s: float) -> None:
         self._until_s = {
             container: hold for container, hold in self._until_s.items() if hold[0] > now_s
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labfleet_proto.containers import ContainerRecord
-from labfleet_proto.errors import LabfleetError
+from labfleet_proto.errors import LabfleetError, UnavailableError
 from labfleet_proto.networks import (
     ALLOCATE_INTERFACE,
     RELEASE_INTERFACE,
@@ -30,6 +30,7 @@ from labfleet_runtime_agent.metrics import START_PHASE
 from labfleet_runtime_agent.service.tools import Tools
 
 _NETWORK_LIMIT_S = 20.0
+_RELEASE_LIMIT_S = 3.0
 _INIT = Path("/usr/bin/tini-static")
 
 
@@ -206,14 +207,17 @@ class Launch:
         """
         record, tools = self._record, self._tools
         await tools.runtime.delete(record.id)
-        await tools.bus.call(
-            RELEASE_INTERFACE,
-            ReleaseInterface(container=record.id, attempt=attempt),
-            tenant=record.tenant,
-            subject=record.id,
-            host=tools.host,
-            timeout_s=_NETWORK_LIMIT_S,
-        )
+        try:
+            await tools.bus.call(
+                RELEASE_INTERFACE,
+                ReleaseInterface(container=record.id, attempt=attempt),
+                tenant=record.tenant,
+                subject=record.id,
+                host=tools.host,
+                timeout_s=_RELEASE_LIMIT_S,
+            )
+        except UnavailableError as exc:  # the network service's own loop releases it
+            tools.log.warning("interface.left", container=record.id, error=exc.message)
         await tools.files.snapshots.unmount(record.id)
         await asyncio.to_thread(tools.cgroups.remove, record.id)
 

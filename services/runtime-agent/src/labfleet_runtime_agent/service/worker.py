@@ -293,6 +293,7 @@ class Worker:
                 "generation": self.record.generation,
                 "steps_s": steps_s,
                 "error": "",
+                "error_code": "",
             }
         )
         self._admission.changed(self.record, self.seen)
@@ -310,7 +311,13 @@ class Worker:
         self._attachments = []
         self.fail(error)
         await self._observe(
-            State.EXITED, exit_code=code, error=error.message, pid=0, started_at_ns=0, endpoints=()
+            State.EXITED,
+            exit_code=code,
+            error=error.message,
+            error_code=error.code,
+            pid=0,
+            started_at_ns=0,
+            endpoints=(),
         )
 
     async def _undo(self, launch: Launch, attempt: int) -> None:

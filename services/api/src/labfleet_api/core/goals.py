@@ -1,0 +1,27 @@
+"""Whether a container has reached its goal, as the fleet's memory shows it."""
+
+from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
+from labfleet_proto.errors import LabfleetError, Problem
+
+
+def is_reached(record: ContainerRecord, seen: Observation | None) -> bool:
+    """Whether `seen` answers the record's goal; a start that failed is an answer too."""
+    if seen is None:
+        return False
+    match record.goal:
+        case Goal.CREATED:
+            return True
+        case Goal.RUNNING:
+            return seen.attempt >= record.attempt and seen.state >= State.RUNNING
+        case Goal.STOPPED:
+            return seen.attempt >= record.attempt and seen.state >= State.EXITED
+        case Goal.REMOVED:
+            return seen.state is State.REMOVED
+
+
+def failure(record: ContainerRecord, seen: Observation) -> LabfleetError | None:
+    """Why the start that the record asks for did not come about; None if it did."""
+    is_start = record.goal is Goal.RUNNING and seen.attempt == record.attempt
+    if is_start and seen.state is State.EXITED and seen.error_code:
+        return Problem(code=seen.error_code, message=seen.error).to_error()
+    return None
