@@ -147,9 +147,22 @@ def working_dir(path: str) -> str:
         raise InvalidRequestError(
             f"the working directory '{cwd}' is invalid, it needs to be an absolute path"
         )
-    if cwd == "/proc" or cwd.startswith("/proc/"):
+    if _crosses_proc(cwd):
         raise InvalidRequestError(f"the working directory '{cwd}' may not lie below /proc")
     return cwd
+
+
+def _crosses_proc(path: str) -> bool:
+    """Whether the way along `path` touches /proc, also by `//`, `.` and `..`."""
+    way: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del way[-1:]
+        elif part not in ("", "."):
+            way.append(part)
+        if way[:1] == ["proc"]:
+            return True
+    return False
 
 
 def _mapping(base: int) -> dict[str, int]:
