@@ -91,6 +91,20 @@ def test_a_hold_lapses() -> None:
     assert holds.ask(TWO, need(60), FREE, now_s=HOLD_LIFE_S).is_granted
 
 
+def test_a_hold_lapses_without_another_question() -> None:
+    holds = Holds()
+    holds.ask(ONE, need(60), FREE, now_s=0)
+    holds.lapse(now_s=HOLD_LIFE_S)
+    assert holds.total() == Resources()
+
+
+def test_a_hold_lives_until_its_time() -> None:
+    holds = Holds()
+    holds.ask(ONE, need(60), FREE, now_s=0)
+    holds.lapse(now_s=HOLD_LIFE_S - 1)
+    assert holds.total() == need(60)
+
+
 def test_a_container_that_arrived_needs_no_hold() -> None:
     holds = Holds()
     holds.ask(ONE, need(60), FREE, now_s=0)

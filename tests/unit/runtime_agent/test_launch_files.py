@@ -1,0 +1,79 @@
+"""The small files that a container is given: its hosts file and its resolver's settings."""
+
+from typing import Any
+
+import pytest
+from tests.unit.proto.records import container_record, container_spec, network_id
+
+from labfleet_proto.networks import Endpoint, InterfaceReady
+from labfleet_runtime_agent.service.launch import hosts_file, resolv_conf
+
+
+def interface(*addresses: str, dns: tuple[str, ...] = ("10.100.1.1",)) -> InterfaceReady:
+    endpoints = tuple(
+        Endpoint(
+            network=network_id(number),
+            network_name=f"net{number}",
+            address=address,
+            prefix_len=24,
+            mac="02:42:0a:64:01:02",
+            gateway="10.100.1.1",
+            interface=f"eth{number}",
+        )
+        for number, address in enumerate(addresses)
+    )
+    return InterfaceReady(netns_path="/run/netns/c", endpoints=endpoints, dns_servers=dns)
+
+
+def hosts(*addresses: str, **spec: Any) -> list[str]:
+    record = container_record(spec=container_spec(**spec))
+    return hosts_file(record, interface(*addresses)).splitlines()
+
+
+def resolver(given: InterfaceReady, **spec: Any) -> list[str]:
+    return resolv_conf(container_record(spec=container_spec(**spec)), given).splitlines()
+
+
+def test_localhost_comes_first() -> None:
+    assert hosts("10.100.1.2")[:2] == [
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+    ]
+
+
+def test_the_own_name_has_the_own_address_in_every_network() -> None:
+    assert hosts("10.100.1.2", "10.100.2.2")[-2:] == ["10.100.1.2\tweb", "10.100.2.2\tweb"]
+
+
+def test_the_whole_name_comes_before_the_short_one() -> None:
+    assert hosts("10.100.1.2", domainname="lab")[-1] == "10.100.1.2\tweb.lab web"
+
+
+def test_a_container_without_network_still_has_localhost() -> None:
+    assert [line for line in hosts() if "web" in line] == []
+    assert "127.0.0.1\tlocalhost" in hosts()
+
+
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [("db:192.0.2.1", "192.0.2.1\tdb"), ("six:2001:db8::1", "2001:db8::1\tsix")],
+)
+def test_a_further_host_is_added(extra: str, line: str) -> None:
+    assert line in hosts("10.100.1.2", extra_hosts=(extra,))
+
+
+def test_names_are_asked_at_the_networks_server() -> None:
+    assert resolver(interface("10.100.1.2")) == ["nameserver 10.100.1.1", "options ndots:0"]
+
+
+def test_a_server_that_the_user_named_replaces_ours() -> None:
+    assert resolver(interface("10.100.1.2"), dns=("192.0.2.53",))[0] == "nameserver 192.0.2.53"
+
+
+def test_search_domains_are_one_line() -> None:
+    assert "search lab example.org" in resolver(interface(), dns_search=("lab", "example.org"))
+
+
+@pytest.mark.parametrize("write", [hosts_file, resolv_conf])
+def test_a_file_ends_with_a_line_feed(write: Any) -> None:
+    assert write(container_record(), interface("10.100.1.2")).endswith("\n")
