@@ -105,7 +105,11 @@ class HijackProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the wire."""
         if self._hijacked is not None:
-            self._hijacked.feed(data)
+            # An application may take over before the body has come: it is no part of the stream.
+            stream = data[self._missing_body :]
+            self._missing_body -= len(data) - len(stream)
+            if stream:
+                self._hijacked.feed(stream)
             return
         if self._is_upgrade:
             self._take_body(data)
@@ -125,6 +129,8 @@ class HijackProtocol(HttpToolsProtocol):
             self.send_400_response("An Upgrade request needs a Content-Length of at most 1 MiB.")
             return
         self._is_upgrade = True
+        # What follows is no request: an answer that is not the hijack ends the connection.
+        self.cycle.keep_alive = False
         self._missing_body = int(length)
         self._take_body(rest)
 
@@ -154,7 +160,7 @@ class HijackProtocol(HttpToolsProtocol):
         if self._hijacked is not None:
             self._hijacked.feed_eof()
             return True
-        if self._is_upgrade:
+        if self._is_upgrade and self._missing_body == 0:
             self._has_early_eof = True
             return True
         return None
@@ -184,14 +190,14 @@ class HijackProtocol(HttpToolsProtocol):
         taken = Hijacked(self.transport, self.loop)
         self._hijacked = taken
         self._unset_keepalive_if_required()
-        if self._early:
+        self.flow.resume_reading()
+        if not self.transport.is_closing() and not self.transport.is_reading():
+            self.transport.resume_reading()
+        if self._early:  # after the resume: the reader may pause again
             taken.feed(self._early)
             self._early = b""
         if self._has_early_eof:
             taken.feed_eof()
-        self.flow.resume_reading()
-        if not self.transport.is_closing() and not self.transport.is_reading():
-            self.transport.resume_reading()
         if self.cycle.disconnected or self.transport.is_closing():
             taken.end()
         # The response is ours now: uvicorn must neither add to it nor close the transport.
