@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from labfleet_api.adapters import hijack
 from labfleet_api.adapters.hijack import Hijacked, HijackProtocol, splice, take_over
 from labfleet_chassis import web
 
@@ -59,6 +60,23 @@ class EchoHost:
     async def _move(self) -> None:
         self._moved.clear()
         await self._moved.wait()
+
+
+class ShortHost:
+    """A host whose command says a word and ends; it takes no input."""
+
+    def __init__(self) -> None:
+        self._words = [b"", b"done"]
+
+    async def read(self, most: int = 65_536) -> bytes:
+        await until(lambda: not Watched.last.transport.is_reading())
+        return self._words.pop()[:most]
+
+    async def write(self, _data: bytes) -> None:
+        await asyncio.Event().wait()
+
+    def write_eof(self) -> None:
+        """Nothing to close."""
 
 
 class App:
@@ -123,6 +141,10 @@ class App:
             await client.write(MANY[start : start + 65_536])
             self.written += 65_536
         client.close()
+
+    async def short(self, request: Request) -> None:
+        """As a command that ends without reading its input."""
+        await splice(await self._take(request), ShortHost())
 
     async def inward(self, request: Request) -> None:
         """Half-close at once, then read to the end."""
@@ -369,6 +391,24 @@ async def test_early_bytes_beyond_a_limit_stay_with_the_client(tmp_path: Path, a
         app.may_go.set()
         writer.write_eof()
         assert await reader.read() == SWITCHED + MANY
+
+
+async def test_output_ends_whole_for_a_client_that_still_sends(tmp_path: Path, app: App) -> None:
+    """As `yes | docker exec -i c true`: a reset would be reported as a failure."""
+    async with serving(tmp_path, app) as path, dialled(path) as (reader, writer):
+        writer.write(request("short") + MANY)
+        assert await reader.read() == SWITCHED + b"done"
+        await until(lambda: app.ended == ["short"])
+
+
+async def test_a_client_that_stays_after_the_end_is_closed_in_time(
+    tmp_path: Path, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hijack, "_LINGER_S", 0.05)
+    async with serving(tmp_path, app) as path, dialled(path) as (reader, writer):
+        writer.write(request("short") + MANY)
+        assert await reader.read() == SWITCHED + b"done"
+        await until(lambda: not Watched.last.server_state.connections)
 
 
 @pytest.mark.parametrize(

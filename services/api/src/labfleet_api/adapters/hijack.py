@@ -18,6 +18,7 @@ from labfleet_api.metrics import STREAMS
 EXTENSION = "docker.hijack"
 _MOST_BODY = 1 << 20
 _READ_BUFFER = 256 << 10
+_LINGER_S = 5.0
 
 Hijack = Callable[[bytes], Awaitable["Hijacked"]]
 
@@ -40,6 +41,9 @@ class Hijacked:
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        self._loop = loop
+        self._has_eof = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._reader = asyncio.StreamReader(limit=_READ_BUFFER, loop=loop)
         self._reader.set_transport(transport)
         self._may_write = asyncio.Event()
@@ -64,18 +68,32 @@ class Hijacked:
             self._transport.write_eof()
 
     def close(self) -> None:
-        """Close both directions; what was written is still sent."""
-        self._transport.close()
+        """Close both directions; what was written is still sent.
+
+        What the client still sends is taken and dropped until it closes too, five seconds at most:
+        a close with unread bytes would be a reset, which docker's client reports as a failure.
+        """
+        if self._has_eof or self._transport.is_closing():
+            self._transport.close()
+        elif self._lingering is None:
+            self.write_eof()
+            self._lingering = self._loop.call_later(_LINGER_S, self._transport.close)
+            if not self._transport.is_reading():
+                self._transport.resume_reading()
 
     # -- called by the protocol
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the wire."""
-        self._reader.feed_data(data)
+        if self._lingering is None:
+            self._reader.feed_data(data)
 
     def feed_eof(self) -> None:
         """The peer closed its half."""
+        self._has_eof = True
         self._reader.feed_eof()
+        if self._lingering is not None:
+            self._transport.close()
 
     def pause(self) -> None:
         """The peer is slow."""
@@ -87,6 +105,8 @@ class Hijacked:
 
     def end(self) -> None:
         """The connection is gone."""
+        if self._lingering is not None:
+            self._lingering.cancel()
         if not self.lost.is_set():
             self.lost.set()
             self._reader.feed_eof()
@@ -257,7 +277,6 @@ async def splice(client: Hijacked, host: Peer) -> None:
                 for task in tasks:
                     task.cancel()
         finally:
-            client.write_eof()
             client.close()
 
 
