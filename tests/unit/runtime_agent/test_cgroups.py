@@ -1,5 +1,7 @@
 """Control groups on a tree of plain files: what is written where, and what is read from it."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,21 @@ def test_v1_a_pinned_cpuset_keeps_its_own_cpus(v1: Path) -> None:
 def test_v1_shares_are_written_as_they_are(v1: Path) -> None:
     CgroupV1(v1, PARENT).make(NAME, limits(cpu_shares=512))
     assert in_v1(v1, "cpu", "cpu.shares") == "512"
+
+
+def test_v1_only_harmless_devices_may_be_opened(v1: Path) -> None:
+    allow = v1 / "devices" / PARENT / NAME / "devices.allow"
+    os.mkfifo(allow)  # keeps every write, as the kernel does
+    reader = os.open(allow, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        CgroupV1(v1, PARENT).make(NAME, LIMITS)
+        rules = re.findall(r"[bc] \S+ [rwm]+", os.read(reader, 4096).decode())
+    finally:
+        os.close(reader)
+    null, zero, full, random, urandom = (f"c 1:{minor} rwm" for minor in (3, 5, 7, 8, 9))
+    tty, console, ptmx, pts = (f"c {number} rwm" for number in ("5:0", "5:1", "5:2", "136:*"))
+    make_any = ["c *:* m", "b *:* m"]
+    assert rules == [null, zero, full, random, urandom, tty, console, ptmx, pts, *make_any]
 
 
 def test_v1_a_missing_controller_is_passed_over(tmp_path: Path) -> None:

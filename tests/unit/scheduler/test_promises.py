@@ -31,7 +31,8 @@ from labfleet_scheduler.core.promises import (
 
 ANONYMOUS = "f" * 64
 MOUNTS = (VolumeMount(volume="data", target="/data"), VolumeMount(volume=ANONYMOUS, target="/tmp"))
-LATE_NS = int((ORPHAN_NAME_S + 1) * 1e9)
+CLAIMED_NS = 1_800_000_000 * 10**9
+LATE_NS = CLAIMED_NS + int((ORPHAN_NAME_S + 1) * 1e9)
 
 
 def due_of(
@@ -100,17 +101,17 @@ def test_anonymous_volumes_go_with_a_container_that_removes_itself() -> None:
 
 
 def test_a_name_without_container_is_freed_after_its_time() -> None:
-    name = NameRecord(id=container_id(1), created_at_ns=0)
+    name = NameRecord(id=container_id(1), created_at_ns=CLAIMED_NS)
     assert due_of(name=name, now_ns=LATE_NS) == [DropName("ann.c1")]
 
 
 def test_a_name_that_was_just_claimed_waits_for_its_container() -> None:
-    name = NameRecord(id=container_id(1), created_at_ns=0)
-    assert due_of(name=name, now_ns=int(ORPHAN_NAME_S * 1e9)) == []
+    name = NameRecord(id=container_id(1), created_at_ns=CLAIMED_NS)
+    assert due_of(name=name, now_ns=CLAIMED_NS + int(ORPHAN_NAME_S * 1e9)) == []
 
 
 def test_a_name_of_a_container_stays_however_old() -> None:
-    name = NameRecord(id=container_id(1), created_at_ns=0)
+    name = NameRecord(id=container_id(1), created_at_ns=CLAIMED_NS)
     assert due_of(container_record(), name=name, now_ns=LATE_NS) == []
 
 
