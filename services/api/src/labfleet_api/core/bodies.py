@@ -1,5 +1,7 @@
 """Request bodies in docker's own field names. What is set and not served is refused by name."""
 
+from collections.abc import Iterator
+
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from labfleet_proto.errors import ForbiddenError, NotImplementedYetError
@@ -11,10 +13,22 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     def refuse_unserved(self, prefix: str = "") -> None:
-        """Raise NotImplementedYetError for the first unserved field that says something."""
+        """Raise NotImplementedYetError for the first unserved field that says something, at any depth."""
         for name, value in (self.model_extra or {}).items():
             if value not in (None, "", 0, False) and value not in ([], {}):
                 raise NotImplementedYetError(f"labfleet: {prefix}{name} is not there yet")
+        for name in type(self).model_fields:
+            for body in _bodies(getattr(self, name)):
+                body.refuse_unserved(f"{prefix}{name}.")
+
+
+def _bodies(value: object) -> Iterator[Body]:
+    """The bodies in a field: itself, of a list, of a map."""
+    if isinstance(value, Body):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _bodies(each)
 
 
 class PortTarget(Body):
@@ -119,6 +133,8 @@ class HostConfigBody(Body):
     ConsoleSize: list[int] | None = None
     """Size of the client's terminal at the time; the client sends it again as a resize."""
     OomScoreAdj: int = 0
+    ContainerIDFile: str = ""
+    """A file of the client's, which writes it itself; docker ignores it too."""
 
     def refuse_forbidden(self) -> None:
         """Raise ForbiddenError for what no tenant may express, naming field and rule."""

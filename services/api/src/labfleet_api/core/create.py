@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from labfleet_api.core.bodies import CreateBody, HostConfigBody, PortTarget
+from labfleet_api.core.bodies import CreateBody, HostConfigBody, PortTarget, TmpfsOptionsBody
 from labfleet_api.core.bodies import Mount as MountBody
 from labfleet_api.core.names import checked_volume_name
 from labfleet_proto import privileges
@@ -29,10 +29,13 @@ DEFAULT_MEMORY_BYTES = 512 << 20
 LEAST_MEMORY_BYTES = 6 << 20
 DEFAULT_CPU_MILLIS = 1000
 DEFAULT_PIDS = 512
+MOST_FILES = 20_000
 CONSTRAINT_LABEL = "labfleet.constraint"
 _MOST_TEXT = 128 << 10
 """Longest environment entry or argument: the kernel's MAX_ARG_STRLEN."""
 _PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
+_HOST_PORT = re.compile(r"([0-9]{1,5})(-[0-9]{1,5})?|")
+_CPUSET = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 _NAMED_MODES = ("default", "bridge", "")
 
 
@@ -137,10 +140,10 @@ def specification(
 def refuse(body: CreateBody, host: HostConfigBody) -> None:
     """Raise for what may not be, or cannot be yet."""
     host.refuse_forbidden()
+    _refuse_bind_mounts(host)
     privileges.capabilities(host.CapAdd or (), host.CapDrop or ())
     privileges.check_sysctls(host.Sysctls or ())
     body.refuse_unserved()
-    host.refuse_unserved("HostConfig.")
     policy = host.RestartPolicy.Name if host.RestartPolicy else ""
     test = body.Healthcheck.Test if body.Healthcheck else None
     options = [each for each in host.SecurityOpt or () if not each.startswith("no-new-privileges")]
@@ -168,19 +171,16 @@ def constraints(labels: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _words(value: list[str] | str | None) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return ("/bin/sh", "-c", value)
-    return tuple(value or ())
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _command(body: CreateBody, image: ImageDefaults) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if body.Entrypoint is None:
-        entrypoint = image.entrypoint
-        command = _words(body.Cmd) if body.Cmd else image.command
-    else:
-        given = _words(body.Entrypoint)
-        entrypoint = () if given == ("",) else given
-        command = _words(body.Cmd)
+    """Docker's merge: an entrypoint takes the image's command away too; `[""]` means none."""
+    given, command = _words(body.Entrypoint), _words(body.Cmd)
+    entrypoint = () if given == ("",) else given
+    if not given:
+        command = command or image.command
+        entrypoint = image.entrypoint if body.Entrypoint is None else ()
     if not entrypoint + command:
         raise InvalidRequestError("no command specified")
     _check_texts("Cmd", entrypoint + command)
@@ -252,16 +252,11 @@ def _limits(host: HostConfigBody) -> Limits:
             raise InvalidRequestError(f"HostConfig.{name}: {getattr(host, name)} is negative")
     if 0 < host.Memory < LEAST_MEMORY_BYTES:
         raise InvalidRequestError("Minimum memory limit allowed is 6MB")
+    if host.CpusetCpus and _CPUSET.fullmatch(host.CpusetCpus) is None:
+        raise InvalidRequestError(f"Invalid value {host.CpusetCpus} for cpuset cpus")
     pids = host.PidsLimit or 0
     if pids < -1:
         raise InvalidRequestError(f"HostConfig.PidsLimit: {pids} is below -1")
-    nofile = 20_000
-    for limit in host.Ulimits or ():
-        if limit.Name != "nofile":
-            raise NotImplementedYetError(
-                f"labfleet: HostConfigBody.Ulimits {limit.Name} is not there yet"
-            )
-        nofile = min(nofile, limit.Hard)
     return Limits(
         memory_bytes=host.Memory or DEFAULT_MEMORY_BYTES,
         cpu_millis=_cpu_millis(host),
@@ -269,8 +264,25 @@ def _limits(host: HostConfigBody) -> Limits:
         cpu_shares=host.CpuShares or None,
         cpuset_cpus=host.CpusetCpus or None,
         shm_bytes=host.ShmSize or (64 << 20),
-        nofile=nofile,
+        nofile=_nofile(host),
     )
+
+
+def _nofile(host: HostConfigBody) -> int:
+    nofile = MOST_FILES
+    for limit in host.Ulimits or ():
+        if limit.Name != "nofile":
+            raise NotImplementedYetError(
+                f"labfleet: HostConfig.Ulimits {limit.Name} is not there yet"
+            )
+        hard = MOST_FILES if limit.Hard == -1 else limit.Hard
+        if hard < 0 or (limit.Hard != -1 and not 0 <= limit.Soft <= hard):
+            raise InvalidRequestError(
+                f"HostConfig.Ulimits: nofile: soft {limit.Soft} and hard {limit.Hard}: "
+                "the soft limit must be less than or equal to the hard limit"
+            )
+        nofile = min(nofile, hard)
+    return nofile
 
 
 def _cpu_millis(host: HostConfigBody) -> int:
@@ -316,17 +328,18 @@ def _binding(name: str, asked: str, address: str) -> PortBinding:
     port, _, protocol = name.partition("/")
     if protocol == "sctp":
         raise NotImplementedYetError("labfleet: publishing sctp ports is not there yet")
-    if "-" in asked:
+    found = _HOST_PORT.fullmatch(asked)
+    if found is None or int(found[1] or 0) > 65_535:
+        raise InvalidRequestError(f"invalid port specification: {asked!r}")
+    if found[2]:
         raise NotImplementedYetError(
             f"labfleet: HostPort {asked}: a range to choose from is not there yet"
         )
-    if asked and not (asked.isdigit() and int(asked) <= 65_535):
-        raise InvalidRequestError(f"invalid port specification: {asked!r}")
     return PortBinding(
         container_port=int(port),
         protocol=protocol,
         host_address=address if address not in ("", "::") else "0.0.0.0",  # noqa: S104
-        host_port=int(asked) if asked and int(asked) else None,
+        host_port=int(asked or 0) or None,
     )
 
 
@@ -338,9 +351,18 @@ def _tmpfs(host: HostConfigBody) -> dict[str, str]:
     found = dict(host.Tmpfs or {})
     for mount in host.Mounts or ():
         if mount.Type == "tmpfs":
-            size = mount.TmpfsOptions.SizeBytes if mount.TmpfsOptions else 0
-            found[_target(mount.Target)] = f"size={size}" if size else ""
+            found[_target(mount.Target)] = _tmpfs_options(mount)
     return {_target(target): options for target, options in found.items()}
+
+
+def _tmpfs_options(mount: MountBody) -> str:
+    given = mount.TmpfsOptions or TmpfsOptionsBody()
+    words = (
+        f"size={given.SizeBytes}" if given.SizeBytes else "",
+        f"mode={given.Mode:o}" if given.Mode else "",
+        "ro" if mount.ReadOnly else "",
+    )
+    return ",".join(word for word in words if word)
 
 
 def _mounts(
@@ -353,6 +375,8 @@ def _mounts(
         if each.Type != "tmpfs":
             _add(found, _mount(each, new_volume))
     tmpfs = set(_tmpfs(host))
+    for target in tmpfs & set(found):
+        raise InvalidRequestError(f"Duplicate mount point: {target}")
     for target in (*(body.Volumes or {}), *image.volumes):
         where = _target(target)
         if where not in found and where not in tmpfs:
@@ -402,13 +426,17 @@ def _refuse_host_path(field: str, source: str) -> None:
         )
 
 
+def _refuse_bind_mounts(host: HostConfigBody) -> None:
+    for mount in host.Mounts or ():
+        if mount.Type == "bind":
+            _refuse_host_path("HostConfig.Mounts", mount.Source or "/")
+            raise ForbiddenError(f"HostConfig.Mounts: {mount.Source}: host paths cannot be mounted")
+
+
 def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
-    if body.Type == "bind":
-        _refuse_host_path("HostConfig.Mounts", body.Source or "/")
-        raise ForbiddenError(f"HostConfig.Mounts: {body.Source}: host paths cannot be mounted")
     if body.Type != "volume":
         raise NotImplementedYetError(
-            f"labfleet: HostConfigBody.Mounts of type {body.Type} is not there yet"
+            f"labfleet: HostConfig.Mounts of type {body.Type} is not there yet"
         )
     name = checked_volume_name(body.Source) if body.Source else new_volume()
     return VolumeMount(
@@ -422,7 +450,8 @@ def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
 def wanted_networks(body: CreateBody) -> dict[str, tuple[tuple[str, ...], str | None]]:
     """Names of the networks to join, first the one of the mode, with aliases and address.
 
-    The empty name means the tenant's default network. Raises ForbiddenError.
+    The empty name means the tenant's default network, which who names only others does not join
+    (as docker). Raises ForbiddenError.
     """
     host = body.HostConfig or HostConfigBody()
     mode = host.NetworkMode
@@ -432,7 +461,9 @@ def wanted_networks(body: CreateBody) -> dict[str, tuple[tuple[str, ...], str | 
     if mode == "none" or body.NetworkDisabled:
         return {}
     first = "" if mode in _NAMED_MODES else mode
-    found: dict[str, tuple[tuple[str, ...], str | None]] = {first: ((), None)}
+    found: dict[str, tuple[tuple[str, ...], str | None]] = {}
+    if first or not endpoints:
+        found[first] = ((), None)
     for name, endpoint in endpoints.items():
         key = "" if name in _NAMED_MODES else name
         if endpoint is None:

@@ -1,0 +1,638 @@
+"""Create: request, image and defaults merged, after docker's rules."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from tests.unit.proto.records import container_id
+
+from labfleet_api.core import create
+from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.create import ImageDefaults, constraints, image_defaults, wanted_networks
+from labfleet_proto.containers import ContainerSpec, NetworkAttachment, PortBinding, VolumeMount
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
+from labfleet_proto.ids import NetworkId
+
+IMAGE = ImageDefaults(command=("sh",))
+MIB = 1 << 20
+
+
+def specification(image: ImageDefaults = IMAGE, **fields: Any) -> ContainerSpec:
+    numbers: Iterator[int] = count(1)
+    return create.specification(
+        container_id(0xABC),
+        CreateBody.model_validate({"Image": "busybox", **fields}),
+        image,
+        (),
+        new_volume=lambda: f"anonymous{next(numbers)}",
+    )
+
+
+def with_host(image: ImageDefaults = IMAGE, **fields: Any) -> ContainerSpec:
+    return specification(image, HostConfig=fields)
+
+
+# -- the command
+
+
+@pytest.mark.parametrize(
+    ("asked", "entrypoint", "command"),
+    [
+        ({}, ("/entry",), ("serve", "-v")),
+        ({"Cmd": []}, ("/entry",), ("serve", "-v")),
+        ({"Cmd": ["ls"]}, ("/entry",), ("ls",)),
+        ({"Entrypoint": ["/other"]}, ("/other",), ()),
+        ({"Entrypoint": ["/other"], "Cmd": ["ls"]}, ("/other",), ("ls",)),
+        ({"Entrypoint": [""], "Cmd": ["ls"]}, (), ("ls",)),
+        ({"Entrypoint": "", "Cmd": ["ls"]}, (), ("ls",)),
+        ({"Entrypoint": [], "Cmd": ["ls"]}, (), ("ls",)),
+        ({"Entrypoint": []}, (), ("serve", "-v")),
+        ({"Entrypoint": "/other -x"}, ("/other -x",), ()),
+        ({"Cmd": "ls"}, ("/entry",), ("ls",)),
+    ],
+)
+def test_the_command_line_follows_dockers_merge(
+    asked: dict[str, Any], entrypoint: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    spec = specification(ImageDefaults(entrypoint=("/entry",), command=("serve", "-v")), **asked)
+    assert (spec.entrypoint, spec.command) == (entrypoint, command)
+
+
+@pytest.mark.parametrize(
+    ("image", "asked"),
+    [(ImageDefaults(), {}), (IMAGE, {"Entrypoint": [""]}), (IMAGE, {"Entrypoint": ""})],
+)
+def test_nothing_to_run_is_refused(image: ImageDefaults, asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="no command specified"):
+        specification(image, **asked)
+
+
+@pytest.mark.parametrize(("asked", "words"), [("a\0b", "NUL"), ("x" * (129 << 10), "longer than")])
+def test_an_argument_that_the_kernel_would_refuse_is_refused(asked: str, words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"Cmd: .*{words}"):
+        specification(Cmd=["echo", asked])
+
+
+# -- the environment
+
+
+@pytest.mark.parametrize(
+    ("asked", "merged"),
+    [
+        ([], ("PATH=/bin", "LANG=C")),
+        (["A=1"], ("PATH=/bin", "LANG=C", "A=1")),
+        (["LANG=de"], ("PATH=/bin", "LANG=de")),
+        (["LANG"], ("PATH=/bin",)),
+        (["LANG="], ("PATH=/bin", "LANG=")),
+        (["A=1=2", "A=3"], ("PATH=/bin", "LANG=C", "A=3")),
+    ],
+)
+def test_the_environment_is_merged_by_name(asked: list[str], merged: tuple[str, ...]) -> None:
+    image = ImageDefaults(command=("sh",), env=("PATH=/bin", "LANG=C"))
+    assert specification(image, Env=asked).env == merged
+
+
+@pytest.mark.parametrize("entry", ["=1", "A=\0"])
+def test_an_entry_that_is_none_is_refused(entry: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        specification(Env=[entry])
+
+
+# -- words of the request over words of the image
+
+
+def test_the_request_goes_before_the_image() -> None:
+    image = ImageDefaults(
+        command=("sh",),
+        working_dir="/srv",
+        user="app",
+        labels=(("a", "1"), ("b", "1")),
+        stop_signal="SIGQUIT",
+    )
+    plain = specification(image)
+    assert (plain.working_dir, plain.user, plain.stop_signal) == ("/srv", "app", "SIGQUIT")
+    spec = specification(
+        image, WorkingDir="/tmp", User="0", StopSignal="INT", Labels={"b": "2", "c": "3"}
+    )
+    assert (spec.working_dir, spec.user, spec.stop_signal) == ("/tmp", "0", "INT")
+    assert spec.labels == {"a": "1", "b": "2", "c": "3"}
+
+
+def test_without_any_words_the_defaults_hold() -> None:
+    spec = specification()
+    assert (spec.working_dir, spec.user, spec.stop_signal) == ("/", "", "SIGTERM")
+
+
+def test_a_relative_working_directory_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="absolute path"):
+        specification(WorkingDir="srv")
+
+
+def test_the_images_config_is_read() -> None:
+    config = {
+        "config": {
+            "Env": ["A=1"],
+            "Entrypoint": ["/e"],
+            "Cmd": ["c"],
+            "WorkingDir": "/w",
+            "User": "u",
+            "Labels": {"l": "1"},
+            "ExposedPorts": {"80/tcp": {}},
+            "Volumes": {"/data": {}},
+            "StopSignal": "SIGINT",
+        }
+    }
+    assert image_defaults(config) == ImageDefaults(
+        env=("A=1",),
+        entrypoint=("/e",),
+        command=("c",),
+        working_dir="/w",
+        user="u",
+        labels=(("l", "1"),),
+        exposed_ports=("80/tcp",),
+        volumes=("/data",),
+        stop_signal="SIGINT",
+    )
+
+
+@pytest.mark.parametrize("config", [{}, {"config": None}, {"config": {"Env": None, "Cmd": None}}])
+def test_an_image_that_says_nothing_has_no_defaults(config: dict[str, Any]) -> None:
+    assert image_defaults(config) == ImageDefaults()
+
+
+# -- limits
+
+
+def test_limits_cannot_be_left_out() -> None:
+    limits = specification().limits
+    assert limits.memory_bytes == 512 * MIB
+    assert limits.cpu_millis == 1000
+    assert limits.pids == 512
+    assert limits.shm_bytes == 64 * MIB
+    assert limits.nofile == 20_000
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "value"),
+    [
+        ({"Memory": 6 * MIB}, "memory_bytes", 6 * MIB),
+        ({"NanoCpus": 1_500_000_000}, "cpu_millis", 1500),
+        ({"NanoCpus": 10_000_000}, "cpu_millis", 10),
+        ({"CpuQuota": 50_000}, "cpu_millis", 500),
+        ({"CpuQuota": 50_000, "CpuPeriod": 50_000}, "cpu_millis", 1000),
+        ({"CpuQuota": 1000, "CpuPeriod": 1_000_000}, "cpu_millis", 10),
+        ({"CpuQuota": -1}, "cpu_millis", 1000),
+        ({"PidsLimit": 20}, "pids", 20),
+        ({"PidsLimit": 0}, "pids", 512),
+        ({"PidsLimit": -1}, "pids", 512),
+        ({"CpuShares": 512}, "cpu_shares", 512),
+        ({"CpusetCpus": "0-1,3"}, "cpuset_cpus", "0-1,3"),
+        ({"ShmSize": MIB}, "shm_bytes", MIB),
+        ({"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 10}]}, "nofile", 10),
+        ({"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 1 << 20}]}, "nofile", 20_000),
+        ({"Ulimits": [{"Name": "nofile", "Soft": -1, "Hard": -1}]}, "nofile", 20_000),
+    ],
+)
+def test_a_limit_is_taken(asked: dict[str, Any], field: str, value: object) -> None:
+    assert getattr(with_host(**asked).limits, field) == value
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"Memory": 6 * MIB - 1}, "Minimum memory limit allowed is 6MB"),
+        ({"Memory": -1}, "HostConfig.Memory: -1 is negative"),
+        ({"NanoCpus": -1}, "HostConfig.NanoCpus: -1 is negative"),
+        ({"NanoCpus": 9_999_999}, "NanoCpus: the least is 0.01"),
+        ({"CpuPeriod": -1}, "CpuPeriod"),
+        ({"CpuShares": -1}, "CpuShares"),
+        ({"ShmSize": -1}, "ShmSize"),
+        ({"CpuQuota": 999}, "CpuQuota: at least 1000"),
+        ({"CpuQuota": 1000, "CpuPeriod": 999}, "CpuPeriod of 1000"),
+        ({"CpuQuota": 1000, "CpuPeriod": 1_000_001}, "CpuPeriod of 1000"),
+        ({"PidsLimit": -2}, "PidsLimit: -2 is below -1"),
+        ({"CpusetCpus": "first"}, "cpuset cpus"),
+        ({"CpusetCpus": "0-"}, "cpuset cpus"),
+        ({"Ulimits": [{"Name": "nofile", "Soft": 20, "Hard": 10}]}, "Ulimits: nofile"),
+        ({"Ulimits": [{"Name": "nofile", "Soft": -2, "Hard": -2}]}, "Ulimits: nofile"),
+    ],
+)
+def test_a_wrong_limit_is_refused(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        with_host(**asked)
+
+
+# -- mounts
+
+
+@pytest.mark.parametrize(
+    ("bind", "mount"),
+    [
+        ("data:/data", VolumeMount(volume="data", target="/data")),
+        ("data:/data:rw", VolumeMount(volume="data", target="/data")),
+        ("data:/data:ro,z", VolumeMount(volume="data", target="/data", read_only=True)),
+        ("data:/data:nocopy", VolumeMount(volume="data", target="/data", copy_up=False)),
+        ("data:/a//b/./c/", VolumeMount(volume="data", target="/a/b/c")),
+        ("/data", VolumeMount(volume="anonymous1", target="/data")),
+    ],
+)
+def test_a_bind_names_a_volume(bind: str, mount: VolumeMount) -> None:
+    assert with_host(Binds=[bind]).mounts == (mount,)
+
+
+@pytest.mark.parametrize("source", ["/etc", "/", "./data", "../data", "~/data", "/var/run/x.sock"])
+def test_a_path_of_the_host_is_forbidden(source: str) -> None:
+    with pytest.raises(ForbiddenError, match=r"HostConfig\.Binds: .* host paths"):
+        with_host(Binds=[f"{source}:/data"])
+    with pytest.raises(ForbiddenError, match=r"HostConfig\.Mounts: .* host paths"):
+        with_host(Mounts=[{"Type": "bind", "Source": source, "Target": "/data"}])
+
+
+@pytest.mark.parametrize(
+    ("bind", "words"),
+    [
+        (":/data", "invalid volume specification"),
+        ("a:/b:ro:x", "invalid volume specification"),
+        ("data:data", "must be absolute"),
+        ("data:/", "destination can't be '/'"),
+        ("data:/a/../..", "destination can't be"),
+        ("data:/data:wild", "invalid mode: wild"),
+        ("d:/data", "too short"),
+        ("da*ta:/data", "invalid characters"),
+    ],
+)
+def test_a_malformed_bind_is_refused(bind: str, words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        with_host(Binds=[bind])
+
+
+def test_a_mount_names_a_volume() -> None:
+    spec = with_host(
+        Mounts=[
+            {"Type": "volume", "Source": "data", "Target": "/data", "ReadOnly": True},
+            {"Type": "volume", "Target": "/new", "VolumeOptions": {"NoCopy": True}},
+        ]
+    )
+    assert spec.mounts == (
+        VolumeMount(volume="data", target="/data", read_only=True),
+        VolumeMount(volume="anonymous1", target="/new", copy_up=False),
+    )
+
+
+def test_an_unknown_type_of_mount_is_not_there_yet() -> None:
+    with pytest.raises(NotImplementedYetError, match=r"Mounts of type image"):
+        with_host(Mounts=[{"Type": "image", "Source": "a", "Target": "/a"}])
+
+
+def test_volumes_of_image_and_request_are_anonymous_where_nothing_is_mounted() -> None:
+    image = ImageDefaults(command=("sh",), volumes=("/data", "/log", "/tmp/x"))
+    spec = specification(
+        image,
+        Volumes={"/own": {}, "/data": {}},
+        HostConfig={"Binds": ["named:/log"], "Tmpfs": {"/tmp/x": ""}},
+    )
+    assert {mount.target: mount.volume for mount in spec.mounts} == {
+        "/log": "named",
+        "/own": "anonymous1",
+        "/data": "anonymous2",
+    }
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"Binds": ["one:/data", "two:/data/"]},
+        {"Binds": ["one:/data"], "Mounts": [{"Source": "two", "Target": "/data"}]},
+        {"Binds": ["one:/data"], "Tmpfs": {"/data": ""}},
+        {"Binds": ["one:/data"], "Mounts": [{"Type": "tmpfs", "Target": "/data"}]},
+    ],
+)
+def test_two_mounts_at_one_place_are_refused(host: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="Duplicate mount point: /data"):
+        with_host(**host)
+
+
+@pytest.mark.parametrize(
+    ("host", "tmpfs"),
+    [
+        ({"Tmpfs": {"/run/": "size=64m,mode=755"}}, {"/run": "size=64m,mode=755"}),
+        ({"Mounts": [{"Type": "tmpfs", "Target": "/run"}]}, {"/run": ""}),
+        (
+            {
+                "Mounts": [
+                    {
+                        "Type": "tmpfs",
+                        "Target": "/run",
+                        "ReadOnly": True,
+                        "TmpfsOptions": {"SizeBytes": 4096, "Mode": 0o1770},
+                    }
+                ]
+            },
+            {"/run": "size=4096,mode=1770,ro"},
+        ),
+    ],
+)
+def test_tmpfs_of_both_kinds(host: dict[str, Any], tmpfs: dict[str, str]) -> None:
+    spec = with_host(**host)
+    assert spec.tmpfs == tmpfs
+    assert spec.mounts == ()
+
+
+# -- ports
+
+
+def test_ports_of_image_request_and_bindings_are_exposed() -> None:
+    image = ImageDefaults(command=("sh",), exposed_ports=("80/tcp", "53/udp"))
+    spec = specification(
+        image, ExposedPorts={"80": {}, "443/tcp": {}}, HostConfig={"PortBindings": {"22/tcp": []}}
+    )
+    assert spec.exposed_ports == ("80/tcp", "53/udp", "443/tcp", "22/tcp")
+
+
+@pytest.mark.parametrize(
+    ("targets", "address", "port"),
+    [
+        ([{"HostPort": "8080"}], "0.0.0.0", 8080),  # noqa: S104 - docker's default
+        ([{"HostPort": 8080}], "0.0.0.0", 8080),  # noqa: S104 - docker's default
+        ([{"HostIp": "127.0.0.1", "HostPort": "8080"}], "127.0.0.1", 8080),
+        ([{"HostIp": "::", "HostPort": "8080"}], "0.0.0.0", 8080),  # noqa: S104 - docker's default
+        ([{"HostPort": ""}], "0.0.0.0", None),  # noqa: S104 - docker's default
+        ([{"HostPort": "0"}], "0.0.0.0", None),  # noqa: S104 - docker's default
+        ([], "0.0.0.0", None),  # noqa: S104 - docker's default
+        (None, "0.0.0.0", None),  # noqa: S104 - docker's default
+    ],
+)
+def test_a_port_is_bound(targets: list[dict[str, Any]] | None, address: str, port: int) -> None:
+    spec = with_host(PortBindings={"80/tcp": targets})
+    assert spec.ports == (PortBinding(container_port=80, host_address=address, host_port=port),)
+
+
+def test_one_port_may_be_bound_twice() -> None:
+    spec = with_host(PortBindings={"53/udp": [{"HostPort": "1053"}, {"HostPort": "2053"}]})
+    assert [(each.protocol, each.host_port) for each in spec.ports] == [
+        ("udp", 1053),
+        ("udp", 2053),
+    ]
+
+
+def test_publish_all_binds_what_is_exposed_and_not_bound() -> None:
+    image = ImageDefaults(command=("sh",), exposed_ports=("80/tcp", "53/udp"))
+    spec = with_host(image, PublishAllPorts=True, PortBindings={"80/tcp": [{"HostPort": "8080"}]})
+    assert [(each.container_port, each.protocol, each.host_port) for each in spec.ports] == [
+        (80, "tcp", 8080),
+        (53, "udp", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["0/tcp", "65536", "http", "80/icmp", "80-90/tcp", "", "-1"])
+def test_a_malformed_port_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="invalid port specification"):
+        specification(ExposedPorts={name: {}})
+    with pytest.raises(InvalidRequestError, match="invalid port specification"):
+        with_host(PortBindings={name: [{"HostPort": "80"}]})
+
+
+@pytest.mark.parametrize("port", ["65536", "http", -1, "²", "80 "])
+def test_a_malformed_host_port_is_refused(port: str | int) -> None:
+    with pytest.raises(InvalidRequestError, match="invalid port specification"):
+        with_host(PortBindings={"80/tcp": [{"HostPort": port}]})
+
+
+@pytest.mark.parametrize(
+    ("binding", "words"),
+    [
+        ({"80/tcp": [{"HostPort": "8080-8090"}]}, "8080-8090: a range"),
+        ({"80/sctp": [{"HostPort": "80"}]}, "sctp"),
+    ],
+)
+def test_a_port_that_cannot_be_published_yet(binding: dict[str, Any], words: str) -> None:
+    with pytest.raises(NotImplementedYetError, match=words):
+        with_host(PortBindings=binding)
+
+
+def test_a_container_without_network_publishes_nothing() -> None:
+    with pytest.raises(InvalidRequestError, match="without network has no ports"):
+        with_host(NetworkMode="none", PortBindings={"80/tcp": []})
+
+
+# -- host name, stop, streams, flags
+
+
+@pytest.mark.parametrize("name", ["web", "a", "w-1.lab.example", "A9", "x" * 63])
+def test_a_hostname_is_taken(name: str) -> None:
+    assert specification(Hostname=name).hostname == name
+
+
+def test_the_default_hostname_is_the_short_id() -> None:
+    assert specification().hostname == container_id(0xABC)[:12]
+
+
+@pytest.mark.parametrize("name", ["-web", "web-", "we b", "we_b", "x" * 64, "web\n", "ü"])
+def test_a_malformed_hostname_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="invalid hostname format"):
+        specification(Hostname=name)
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(None, 10), (0, 0), (30, 30), (-1, 31_536_000)])
+def test_the_stop_timeout_in_seconds(asked: int | None, seconds: int) -> None:
+    assert specification(StopTimeout=asked).stop_timeout_s == seconds
+
+
+def test_a_stop_timeout_below_minus_one_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="StopTimeout: -2"):
+        specification(StopTimeout=-2)
+
+
+def test_an_unknown_stop_signal_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="Invalid signal: NOSUCH"):
+        specification(StopSignal="NOSUCH")
+
+
+def test_attached_streams_are_kept_for_inspect() -> None:
+    spec = specification(AttachStdin=True, AttachStderr=True, Tty=True, OpenStdin=True)
+    assert spec.attach == ("stdin", "stderr")
+    assert (spec.is_tty, spec.open_stdin) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ([], False),
+        (["no-new-privileges"], True),
+        (["no-new-privileges:true"], True),
+        (["no-new-privileges=false"], False),
+    ],
+)
+def test_no_new_privileges(options: list[str], *, value: bool) -> None:
+    assert with_host(SecurityOpt=options).no_new_privileges is value
+
+
+def test_capabilities_lose_their_prefix() -> None:
+    spec = with_host(CapAdd=["cap_net_raw"], CapDrop=["CAP_CHOWN", "all"])
+    assert (spec.cap_add, spec.cap_drop) == (("NET_RAW",), ("CHOWN", "ALL"))
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ({"CapAdd": ["SYS_ADMIN"]}, "CapAdd: SYS_ADMIN"),
+        ({"Sysctls": {"kernel.panic": "1"}}, r"Sysctls: kernel\.panic"),
+        ({"Privileged": True, "Invented": 1}, "Privileged"),
+        (
+            {
+                "Mounts": [
+                    {"Type": "bind", "Source": "/etc", "Target": "/e", "BindOptions": {"a": 1}}
+                ]
+            },
+            "Mounts: /etc",
+        ),
+    ],
+)
+def test_what_is_forbidden_is_said_first(host: dict[str, Any], words: str) -> None:
+    with pytest.raises(ForbiddenError, match=words):
+        with_host(**host)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ({"RestartPolicy": {"Name": "always"}}, "RestartPolicy always"),
+        ({"SecurityOpt": ["seccomp={}"]}, "SecurityOpt seccomp"),
+        ({"DeviceRequests": [{"Count": -1}]}, "--gpus"),
+        ({"VolumesFrom": ["web"]}, "VolumesFrom"),
+        ({"Memory": 64 * MIB, "MemorySwap": 128 * MIB}, "MemorySwap"),
+        ({"LogConfig": {"Type": "syslog"}}, "LogConfig.Type syslog"),
+        ({"Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}]}, "Ulimits core"),
+        ({"Invented": 1}, "HostConfig.Invented"),
+    ],
+)
+def test_what_is_not_there_yet_is_named(host: dict[str, Any], words: str) -> None:
+    with pytest.raises(NotImplementedYetError, match=words):
+        with_host(**host)
+
+
+def test_a_health_check_is_not_there_yet() -> None:
+    with pytest.raises(NotImplementedYetError, match="Healthcheck"):
+        specification(Healthcheck={"Test": ["CMD", "true"]})
+    specification(Healthcheck={"Test": ["NONE"]})
+
+
+def test_what_dockers_client_sends_by_default_is_taken() -> None:
+    """Body of `docker run busybox` of docker 28."""
+    spec = specification(
+        Hostname="",
+        Env=None,
+        Cmd=None,
+        Entrypoint=None,
+        OnBuild=None,
+        Labels={},
+        NetworkingConfig={"EndpointsConfig": {"default": {"IPAMConfig": None, "Links": None}}},
+        HostConfig={
+            "Binds": None,
+            "ContainerIDFile": "/tmp/cid",
+            "LogConfig": {"Type": "", "Config": {}},
+            "NetworkMode": "default",
+            "PortBindings": {},
+            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+            "ConsoleSize": [24, 80],
+            "BlkioWeight": 0,
+            "BlkioWeightDevice": [],
+            "Devices": [],
+            "DnsOptions": [],
+            "OomKillDisable": False,
+            "PidsLimit": 0,
+            "MemorySwappiness": -1,
+            "MaskedPaths": None,
+        },
+    )
+    assert spec.command == ("sh",)
+
+
+# -- networks
+
+
+@pytest.mark.parametrize("mode", ["default", "bridge", ""])
+def test_the_empty_name_is_the_default_network(mode: str) -> None:
+    body = CreateBody.model_validate({"HostConfig": {"NetworkMode": mode}})
+    assert wanted_networks(body) == {"": ((), None)}
+
+
+@pytest.mark.parametrize("mode", ["host", "container:web", "ns:/proc/1/ns/net"])
+def test_namespaces_are_never_shared(mode: str) -> None:
+    with pytest.raises(ForbiddenError, match="NetworkMode"):
+        wanted_networks(CreateBody.model_validate({"HostConfig": {"NetworkMode": mode}}))
+
+
+@pytest.mark.parametrize("body", [{"HostConfig": {"NetworkMode": "none"}}, {"NetworkDisabled": 1}])
+def test_no_network_at_all(body: dict[str, Any]) -> None:
+    assert wanted_networks(CreateBody.model_validate(body)) == {}
+
+
+def test_the_network_of_the_mode_comes_first_with_its_wishes() -> None:
+    body = CreateBody.model_validate(
+        {
+            "HostConfig": {"NetworkMode": "front"},
+            "NetworkingConfig": {
+                "EndpointsConfig": {
+                    "back": None,
+                    "front": {
+                        "Aliases": ["web"],
+                        "IPAMConfig": {"IPv4Address": "10.100.1.9"},
+                        "NetworkID": "of an earlier life",
+                    },
+                }
+            },
+        }
+    )
+    assert list(wanted_networks(body).items()) == [
+        ("front", (("web",), "10.100.1.9")),
+        ("back", ((), None)),
+    ]
+
+
+def test_endpoints_without_a_mode_are_all_networks() -> None:
+    """As docker: the default network is joined only by who names no other."""
+    body = CreateBody.model_validate({"NetworkingConfig": {"EndpointsConfig": {"front": {}}}})
+    assert wanted_networks(body) == {"front": ((), None)}
+
+
+@pytest.mark.parametrize("endpoint", [{"Links": ["a:b"]}, {"MacAddress": "02:00:00:00:00:01"}])
+def test_links_and_mac_addresses_are_not_there_yet(endpoint: dict[str, Any]) -> None:
+    body = CreateBody.model_validate({"NetworkingConfig": {"EndpointsConfig": {"front": endpoint}}})
+    with pytest.raises(NotImplementedYetError, match=r"EndpointsConfig\.front"):
+        wanted_networks(body)
+
+
+def test_networks_and_mode_are_kept() -> None:
+    wish = NetworkAttachment(network_id=NetworkId("n" * 64), network_name="front")
+    spec = create.specification(
+        container_id(1),
+        CreateBody.model_validate({"HostConfig": {"NetworkMode": "front"}}),
+        IMAGE,
+        (wish,),
+        new_volume=lambda: "v",
+    )
+    assert (spec.networks, spec.network_mode) == ((wish,), "front")
+
+
+# -- constraints
+
+
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("", ()),
+        ("zone==a", ("zone==a",)),
+        (" zone==a , host!=h1,, ", ("zone==a", "host!=h1")),
+    ],
+)
+def test_constraints_are_separated_by_commas(label: str, found: tuple[str, ...]) -> None:
+    assert constraints({"labfleet.constraint": label}) == found
+
+
+def test_without_the_label_there_are_no_constraints() -> None:
+    assert constraints({"other": "zone==a"}) == ()
