@@ -10,12 +10,15 @@ Filters = dict[str, tuple[str, ...]]
 
 
 def parse_filters(text: str, known: frozenset[str]) -> Filters:
-    """Parse `filters`; empty text means none. Raises InvalidRequestError, naming an unknown filter."""
+    """Parse `filters`; empty text means none, as does a filter without values (docker's rule).
+
+    Raises InvalidRequestError, naming an unknown filter.
+    """
     if not text:
         return {}
     try:
         given = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidRequestError(f"filters: invalid JSON: {exc}") from exc
     if not isinstance(given, dict):
         raise InvalidRequestError("filters: must be a JSON object")
@@ -24,7 +27,7 @@ def parse_filters(text: str, known: frozenset[str]) -> Filters:
         if name not in known:
             raise InvalidRequestError(f"invalid filter '{name}'")
         found[name] = _values(name, values)
-    return found
+    return {name: values for name, values in found.items() if values}
 
 
 def _values(name: str, values: object) -> tuple[str, ...]:

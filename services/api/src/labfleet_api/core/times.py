@@ -1,7 +1,7 @@
 """Times in docker's forms."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from labfleet_proto.errors import InvalidRequestError
 
@@ -9,6 +9,8 @@ ZERO = "0001-01-01T00:00:00Z"
 """Go's zero time, which docker sends for "never"."""
 
 _UNIX = re.compile(r"(\d{1,12})(?:\.(\d{1,9}))?")
+_FRACTION = re.compile(r"[.,](\d+)")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = (
     (48, 1, "hours"),
     (24 * 14, 24, "days"),
@@ -40,7 +42,9 @@ def parse_time(text: str, name: str) -> int:
         raise InvalidRequestError(f"{name}: {text!r} is neither Unix time nor RFC 3339") from exc
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+    seconds = (moment.replace(microsecond=0) - _EPOCH) // timedelta(seconds=1)
+    fraction = _FRACTION.search(text)  # datetime has only six of its digits
+    return seconds * 1_000_000_000 + (int(fraction[1][:9].ljust(9, "0")) if fraction else 0)
 
 
 def human(duration_s: float) -> str:

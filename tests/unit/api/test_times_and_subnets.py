@@ -1,0 +1,129 @@
+"""Times in docker's forms, and address ranges of networks."""
+
+from ipaddress import IPv4Network
+from itertools import islice
+
+import pytest
+
+from labfleet_api.core.subnets import (
+    COUNT,
+    POOL,
+    asked_subnet,
+    candidates,
+    gateway,
+    subnet_key,
+    vni_key,
+)
+from labfleet_api.core.times import ZERO, human, parse_time, rfc3339
+from labfleet_proto.errors import InvalidRequestError, NotImplementedYetError
+
+S = 1_000_000_000
+FIRST = 1_700_000_000 * S
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ns"),
+    [
+        ("", 0),
+        ("0", 0),
+        ("1700000000", FIRST),
+        ("1700000000.5", FIRST + S // 2),
+        ("1700000000.000000001", FIRST + 1),
+        ("1700000000.123456789", FIRST + 123_456_789),
+        ("2023-11-14T22:13:20Z", FIRST),
+        ("2023-11-14T22:13:20", FIRST),
+        ("2023-11-14T23:13:20+01:00", FIRST),
+        ("2023-11-14T22:13:20.25Z", FIRST + S // 4),
+        ("2023-11-14T22:13:20.999999Z", FIRST + 999_999_000),
+        ("2023-11-14T22:13:20.123456789Z", FIRST + 123_456_789),
+        ("2023-11-14", FIRST - 80_000 * S),
+        ("1969-12-31T23:59:59.5Z", -S // 2),
+    ],
+)
+def test_a_time_is_read(text: str, time_ns: int) -> None:
+    assert parse_time(text, "since") == time_ns
+
+
+@pytest.mark.parametrize("text", ["soon", "-5", "10m", "1e9", "1700000000.", "2023-13-01", " 1"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"since: .* neither Unix time nor RFC 3339"):
+        parse_time(text, "since")
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "text"),
+    [
+        (0, ZERO),
+        (-1, ZERO),
+        (FIRST, "2023-11-14T22:13:20.000000000Z"),
+        (FIRST + 7, "2023-11-14T22:13:20.000000007Z"),
+    ],
+)
+def test_a_time_is_written_with_nine_decimals(time_ns: int, text: str) -> None:
+    assert rfc3339(time_ns) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "Less than a second"),
+        (0.9, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (119, "About a minute"),
+        (120, "2 minutes"),
+        (3599, "59 minutes"),
+        (3600, "About an hour"),
+        (5399, "About an hour"),
+        (5400, "2 hours"),
+        (47 * 3600, "47 hours"),
+        (48 * 3600, "2 days"),
+        (13 * 86_400, "13 days"),
+        (14 * 86_400, "2 weeks"),
+        (59 * 86_400, "8 weeks"),
+        (60 * 86_400, "2 months"),
+        (729 * 86_400, "24 months"),
+        (730 * 86_400, "2 years"),
+    ],
+)
+def test_a_duration_in_dockers_words(seconds: float, words: str) -> None:
+    assert human(seconds) == words
+
+
+def test_candidates_are_the_free_ranges_from_a_start_on() -> None:
+    taken = {"10.100.1.0/24"}
+    found = [str(each) for each in islice(candidates(taken, 0), 3)]
+    assert found == ["10.100.0.0/24", "10.100.2.0/24", "10.100.3.0/24"]
+
+
+def test_candidates_are_every_range_of_the_pool_once_whatever_the_start() -> None:
+    found = list(candidates(set(), COUNT - 1))
+    assert str(found[0]) == "10.103.255.0/24"
+    assert len(set(found)) == len(found) == COUNT == 1024
+    assert all(each.subnet_of(POOL) for each in found)
+
+
+def test_a_full_pool_has_no_candidate() -> None:
+    taken = {str(each) for each in candidates(set(), 0)}
+    assert list(candidates(taken, 5)) == []
+
+
+def test_a_range_of_the_pool_may_be_chosen() -> None:
+    network = asked_subnet("10.100.7.0/24")
+    assert network == IPv4Network("10.100.7.0/24")
+    assert gateway(network) == "10.100.7.1"
+    assert subnet_key(network) == "net.10.100.7.0-24"
+    assert vni_key(7) == "vni.7"
+
+
+@pytest.mark.parametrize("text", ["10.100.0.0/16", "192.168.1.0/24", "10.104.0.0/24", "10.0.0.0/8"])
+def test_another_range_is_not_there_yet(text: str) -> None:
+    with pytest.raises(NotImplementedYetError, match=text):
+        asked_subnet(text)
+
+
+@pytest.mark.parametrize("text", ["", "x", "10.100.1.5/24", "10.100.1.0/33", "fd00::/64"])
+def test_what_is_no_range_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="invalid subnet"):
+        asked_subnet(text)
