@@ -161,6 +161,7 @@ class BlobFiles:
             raise InvalidRequestError(f"blob is larger than {MOST_BLOB_BYTES} bytes")
         try:
             upload.file.write(data)
+            upload.file.flush()  # what the client is told of must outlive this process
         except OSError as exc:
             raise DiskFullError(f"upload {upload.id}: {exc.strerror}") from exc
         upload.hash.update(data)

@@ -68,12 +68,12 @@ def parse(text: str, own_domains: frozenset[str]) -> Reference:
         raise InvalidRequestError(f"invalid reference format: {text!r}: the digest is malformed")
     head, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
-        head, tag = rest, ""
+        head, colon, tag = rest, "", ""
     repository = _strip_domain(head, own_domains)
     if not is_repository(repository):
         hint = ": repository name must be lowercase" if head != head.lower() else ""
         raise InvalidRequestError(f"invalid reference format{hint}: {text!r}")
-    if colon and tag and not is_tag(tag):
+    if colon and not is_tag(tag):
         raise InvalidRequestError(f"invalid reference format: {text!r}: the tag is malformed")
     if digest:
         return Reference(canonical(repository), None, Digest(digest))
