@@ -4,6 +4,7 @@ Pure: the same name, hosts and facts give the same plan, so that two fleets live
 second `up` finds what the first one made.
 """
 
+import json
 import sys
 import zlib
 from dataclasses import dataclass, field
@@ -240,7 +241,7 @@ class FleetPlan:
                 "MEMORY_BYTES": str(self.memory_share_bytes),
                 "RESERVE_MEMORY_BYTES": "0",
                 "RESERVE_CPUS": "0",
-                "LABELS": _json(labels),
+                "LABELS": json.dumps(labels, sort_keys=True),
                 "UID_BASE": str(host.uid_base),
                 "UID_SLOTS": str(UID_SLOTS),
                 "CGROUP_PARENT": host.cgroup_parent,
@@ -325,7 +326,3 @@ def default_port_base(name: str) -> int:
 def default_underlay(name: str) -> int:
     """Third octet of the underlay: 0, or 1 to 254."""
     return 0 if name == DEFAULT_FLEET else 1 + zlib.crc32(name.encode()[::-1]) % 254
-
-
-def _json(labels: dict[str, str]) -> str:
-    return "{" + ",".join(f'"{key}":"{value}"' for key, value in sorted(labels.items())) + "}"
