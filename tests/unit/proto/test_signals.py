@@ -18,6 +18,10 @@ def test_every_signal_of_the_kernel_has_its_name(member: signal.Signals) -> None
     assert number_of(member.name) == member
 
 
+def test_the_last_signal_has_a_number() -> None:
+    assert number_of("64") == signal.SIGRTMAX
+
+
 @pytest.mark.parametrize(("text", "offset"), [("RTMIN+3", 3), ("SIGRTMIN+0", 0), ("rtmin+30", 30)])
 def test_a_real_time_signal_is_counted_from_the_first(text: str, offset: int) -> None:
     assert number_of(text) == signal.SIGRTMIN + offset

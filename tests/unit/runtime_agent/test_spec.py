@@ -344,7 +344,9 @@ def test_an_init_reaps_for_the_command() -> None:
 
 
 def test_a_host_without_init_runs_the_command_itself() -> None:
-    assert built(with_init=True)["process"]["args"] == ["sh"]
+    document = built(with_init=True)
+    assert document["process"]["args"] == ["sh"]
+    assert "/sbin/docker-init" not in {mount["destination"] for mount in document["mounts"]}
 
 
 def test_the_environment_gets_dockers_additions() -> None:
