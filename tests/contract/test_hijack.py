@@ -69,7 +69,7 @@ class ShortHost:
         self._words = [b"", b"done"]
 
     async def read(self, most: int = 65_536) -> bytes:
-        await until(lambda: not Watched.last.transport.is_reading())
+        await until(lambda: not Watched.made[-1].transport.is_reading())
         return self._words.pop()[:most]
 
     async def write(self, _data: bytes) -> None:
@@ -159,13 +159,13 @@ class App:
 
 
 class Watched(HijackProtocol):
-    """Lets a test see the server's side of the last connection."""
+    """Lets a test see the server's side of its connections."""
 
-    last: ClassVar["Watched"]
+    made: ClassVar[list["Watched"]] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        Watched.last = self
+        Watched.made.append(self)
 
 
 @asynccontextmanager
@@ -175,6 +175,7 @@ async def serving(tmp_path: Path, app: App) -> AsyncIterator[Path]:
     listener.bind(str(path))
     listener.listen()
     listener.setblocking(False)
+    Watched.made.clear()
     stopping, started = asyncio.Event(), asyncio.Event()
     async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(web.serve_http(app, [listener], stopping, started, protocol=Watched))
@@ -291,7 +292,7 @@ async def test_early_bytes_and_an_early_half_close_wait_for_the_application(
     async with serving(tmp_path, app) as path, dialled(path) as (reader, writer):
         await deliver(writer, request("late") + b"early")
         writer.write_eof()
-        await until(lambda: Watched.last._has_early_eof)
+        await until(lambda: Watched.made[-1]._has_early_eof)
         app.may_go.set()
         assert await reader.read() == SWITCHED + b"early"
 
@@ -342,7 +343,7 @@ async def test_writing_waits_for_a_client_that_does_not_read(tmp_path: Path, app
         writer.write(request("flood"))
         await until(lambda: app.client is not None and not app.client._may_write.is_set())
         assert app.written < BOUND
-        assert Watched.last.transport.get_write_buffer_size() < BOUND
+        assert Watched.made[-1].transport.get_write_buffer_size() < BOUND
         writer.transport.resume_reading()
         assert await reader.read() == SWITCHED + MANY
 
@@ -354,7 +355,7 @@ async def test_reading_waits_for_an_application_that_does_not_read(
         writer.write(request("deaf"))
         await until(lambda: app.client is not None)
         writer.write(MANY)
-        await until(lambda: not Watched.last.transport.is_reading())
+        await until(lambda: not Watched.made[-1].transport.is_reading())
         app.may_go.set()
         writer.write_eof()
         await until(lambda: app.ended == ["deaf"])
@@ -374,7 +375,7 @@ async def test_reading_waits_for_an_application_that_was_late_and_does_not_read(
         app.may_take.set()
         await until(lambda: app.client is not None)
         writer.write(rest)
-        await until(lambda: not Watched.last.transport.is_reading())
+        await until(lambda: not Watched.made[-1].transport.is_reading())
         assert app.client is not None
         assert len(app.client._reader._buffer) < BOUND
         app.may_go.set()
@@ -386,8 +387,8 @@ async def test_reading_waits_for_an_application_that_was_late_and_does_not_read(
 async def test_early_bytes_beyond_a_limit_stay_with_the_client(tmp_path: Path, app: App) -> None:
     async with serving(tmp_path, app) as path, dialled(path) as (reader, writer):
         writer.write(request("late") + MANY)
-        await until(lambda: hasattr(Watched, "last") and not Watched.last.transport.is_reading())
-        assert len(Watched.last._early) < BOUND
+        await until(lambda: Watched.made != [] and not Watched.made[-1].transport.is_reading())
+        assert len(Watched.made[-1]._early) < BOUND
         app.may_go.set()
         writer.write_eof()
         assert await reader.read() == SWITCHED + MANY
@@ -408,7 +409,7 @@ async def test_a_client_that_stays_after_the_end_is_closed_in_time(
     async with serving(tmp_path, app) as path, dialled(path) as (reader, writer):
         writer.write(request("short") + MANY)
         assert await reader.read() == SWITCHED + b"done"
-        await until(lambda: not Watched.last.server_state.connections)
+        await until(lambda: not Watched.made[-1].server_state.connections)
 
 
 @pytest.mark.parametrize(
