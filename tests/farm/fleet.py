@@ -135,6 +135,7 @@ class Fleet:
     def kill_service(self, name: str) -> int:
         """Kill -9 one of our processes; return its pid."""
         pid = self.service_pid(name)
+        assert pid, f"{name} does not run"  # 0 would be this process's own group
         os.kill(pid, 9)
         return pid
 

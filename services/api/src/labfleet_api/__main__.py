@@ -9,6 +9,7 @@ from labfleet_api import metrics
 from labfleet_api.adapters.hijack import HijackProtocol
 from labfleet_api.core.views import state_of
 from labfleet_api.service.application import application
+from labfleet_api.service.claims import Claims
 from labfleet_api.service.fleet import Fleet, Memory
 from labfleet_api.settings import Settings
 from labfleet_chassis.service import Chassis, run_service
@@ -50,7 +51,9 @@ async def count(fleet: Fleet) -> None:
 async def run(chassis: Chassis, settings: Settings) -> None:
     """Run until told to stop."""
     fleet = Fleet(chassis, await Memory.open(chassis), settings)
+    claims = await Claims.open(chassis, fleet)
     chassis.loop("count", lambda: count(fleet))
+    chassis.loop("claims", claims.keep)
     started = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(

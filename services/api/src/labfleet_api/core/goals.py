@@ -19,6 +19,11 @@ def is_reached(record: ContainerRecord, seen: Observation | None) -> bool:
             return seen.state is State.REMOVED
 
 
+def is_pending_start(record: ContainerRecord, seen: Observation | None) -> bool:
+    """Whether a start was asked for that the host has not said anything of yet."""
+    return record.goal is Goal.RUNNING and (seen is None or seen.attempt < record.attempt)
+
+
 def failure(record: ContainerRecord, seen: Observation) -> LabfleetError | None:
     """Why the start that the record asks for did not come about; None if it did."""
     is_start = record.goal is Goal.RUNNING and seen.attempt == record.attempt

@@ -136,31 +136,38 @@ class Life:
     # -- start and stop
 
     async def start(self, record: ContainerRecord) -> None:
-        """Start; returns when the command runs. Raises NotModifiedError, or why it could not."""
-        state = state_of(record, self._fleet.seen(record))
-        if state == "running":
-            raise NotModifiedError(f"container {record.name} is already running")
-        if state == "removing":
-            raise ConflictError(f"container {record.name} is marked for removal")
+        """Start; returns when the command runs. Raises NotModifiedError, or why it could not.
+
+        A start that is still on its way is joined, not done a second time; a stop that is still on
+        its way comes first.
+        """
 
         def alter(old: ContainerRecord) -> ContainerRecord:
-            if old.goal is Goal.REMOVED:
+            seen = self._fleet.seen(old)
+            state = state_of(old, seen)
+            if state == "removing":
                 raise ConflictError(f"container {old.name} is marked for removal")
+            if goals.is_pending_start(old, seen):
+                return old
+            if state == "running" and old.goal is Goal.RUNNING:
+                raise NotModifiedError(f"container {old.name} is already running")
             return old.model_copy(update={"goal": Goal.RUNNING, "attempt": old.attempt + 1})
 
         await self._reach(await self._fleet.change(record, alter), _START_LIMIT_S)
 
     async def stop(self, record: ContainerRecord, wish: StopWish) -> None:
-        """Stop; returns when it has ended. Raises NotModifiedError."""
-        if state_of(record, self._fleet.seen(record)) != "running":
-            raise NotModifiedError(f"container {record.name} is not running")
+        """Stop; returns when it has ended. Raises NotModifiedError.
+
+        A start that is still on its way is called off.
+        """
         grace = record.spec.stop_timeout_s if wish.timeout_s is None else wish.timeout_s
         if grace < 0:
             grace = _LONGEST_GRACE_S
 
         def alter(old: ContainerRecord) -> ContainerRecord:
-            if old.goal is Goal.REMOVED:
-                return old
+            seen = self._fleet.seen(old)
+            if state_of(old, seen) != "running" and not goals.is_pending_start(old, seen):
+                raise NotModifiedError(f"container {old.name} is not running")
             return old.model_copy(
                 update={
                     "goal": Goal.STOPPED,

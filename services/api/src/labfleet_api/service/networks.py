@@ -1,5 +1,6 @@
 """Networks: names, address ranges and VNIs, each claimed by a create-only key."""
 
+import asyncio
 import random
 import secrets
 from ipaddress import IPv4Network
@@ -28,6 +29,7 @@ from labfleet_proto.networks import NetworkNameRecord, NetworkRecord, SubnetClai
 
 DEFAULT = "bridge"
 """The tenant's own default network; made when it is first needed."""
+_MAKE_LIMIT_S = 10.0
 _RESERVED = ("bridge", "none", "host", "default", "container")
 _DRIVERS = ("", "bridge", "overlay", "default")
 
@@ -111,25 +113,42 @@ class Networks:
             raise ConflictError(f"network with name {name} already exists") from exc
         claims: list[str] = []
         try:
-            subnet = await self._claim_subnet(network, asked, claims)
-            vni = await self._claim_vni(network, claims)
-            record = NetworkRecord(
-                id=network,
-                tenant=fleet.tenant,
-                name=name,
-                vni=vni,
-                subnet=str(subnet),
-                gateway=subnets.gateway(subnet),
-                is_internal=body.Internal,
-                labels=body.Labels or {},
-                created_at_ns=fleet.clock.now_ns(),
-            )
-            revision = await fleet.memory.networks.bucket.create(network, record)
+            async with asyncio.timeout(_MAKE_LIMIT_S):
+                return await self._record(network, name, asked, body, claims)
+        except TimeoutError as exc:
+            raise UnavailableError(f"network {name} was not made in {_MAKE_LIMIT_S:g} s") from exc
+        except UnavailableError:
+            raise  # it may be there: claims that have no network are given back later
         except LabfleetError:
             for claim in claims:
                 await fleet.memory.subnets.delete(claim)
             await fleet.memory.network_names.delete(key)
             raise
+
+    async def _record(
+        self,
+        network: NetworkId,
+        name: str,
+        asked: IPv4Network | None,
+        body: NetworkBody,
+        claims: list[str],
+    ) -> NetworkRecord:
+        """Claim address range and VNI, noting them in `claims`, and store the network."""
+        fleet = self._fleet
+        subnet = await self._claim_subnet(network, asked, claims)
+        vni = await self._claim_vni(network, claims)
+        record = NetworkRecord(
+            id=network,
+            tenant=fleet.tenant,
+            name=name,
+            vni=vni,
+            subnet=str(subnet),
+            gateway=subnets.gateway(subnet),
+            is_internal=body.Internal,
+            labels=body.Labels or {},
+            created_at_ns=fleet.clock.now_ns(),
+        )
+        revision = await fleet.memory.networks.bucket.create(network, record)
         await fleet.memory.networks.wait_for(revision)
         return record
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from labfleet_proto.buckets import container_key, name_key, observed_key
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, State
 
-ORPHAN_NAME_S = 60.0
+ORPHAN_NAME_S = 20.0
+"""Twice as long as `place` may take."""
 
 
 @dataclass(frozen=True)
