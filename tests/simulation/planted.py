@@ -1,0 +1,52 @@
+"""Planted bugs: each switches off one safeguard of the shells, and one rule notices.
+
+`seed` is one that notices; it is where the search begins, so that a change of the simulation costs only
+time. `faults` makes the run rich in what the safeguard is for.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.invariants import BACK, GOAL, LEFT, NAMES, PORTS, ROOM, VIEW
+
+ONCE = "an attempt runs once"
+ADDRESS = "an address is given out once"
+NETWORK = "what runs keeps its network"
+CAPACITY = "capacity is not exceeded"
+
+
+@dataclass(frozen=True)
+class Planted:
+    rule: str
+    seed: int
+    faults: dict[str, Any] = field(default_factory=dict)
+
+
+_LATE = {"late": 0.3, "repeated": 0.8, "lost": 0.0, "dropped_kinds": frozenset()}
+
+BUGS: dict[str, Planted] = {
+    # the agent
+    "no generation check": Planted(GOAL, 7, _LATE),
+    "no ledger before start": Planted(ONCE, 1),
+    "unknown ends are started again": Planted(ONCE, 8),
+    "the end is not told again": Planted(LEFT, 12),
+    "observations out of order": Planted(BACK, 0),
+    "attempt of a newer record": Planted(NETWORK, 99),
+    "late records begin anew": Planted(ONCE, 100),
+    "agent believes an absence": Planted(ONCE, 100),
+    "lapsed holds stay": Planted(LEFT, 4),
+    # the network
+    "network believes an absence": Planted(NETWORK, 20),
+    "addresses are deleted unseen": Planted(ADDRESS, 29),
+    "a second address stays": Planted(LEFT, 12),
+    "late network jobs are served": Planted(NETWORK, 6, _LATE),
+    # the scheduler
+    "no hold": Planted(ROOM, 7),
+    "names are dropped at once": Planted(NAMES, 0),
+    "given ports are forgotten": Planted(PORTS, 9),
+    "a repeated place is a new one": Planted(NAMES, 11),
+    "observation dropped before its record": Planted(LEFT, 2),
+    "scheduler believes an absence": Planted(LEFT, 20),
+    # the mirrors
+    "no full pass after a lost watch": Planted(VIEW, 3),
+}
