@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.farm.fleet import Fleet, until, until_clean
-from tests.farm.traces import traces
+from tests.farm.fleet import Fleet, until_clean
+from tests.farm.traces import until_traceless
 
 COUNT = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done"
 VICTIMS = (
@@ -324,8 +324,7 @@ def _class_works(fleet: Fleet, seed: int, lasts_s: float) -> None:
         until_clean(fleet)
         fleet.clean()
         until_clean(fleet)
-        until(lambda: not traces(fleet), 10)
-        assert not traces(fleet)
+        until_traceless(fleet)
 
 
 def test_a_class_works_while_services_are_killed(fleet: Fleet) -> None:

@@ -1,6 +1,7 @@
 """What the kernel and the disk still have of a fleet's containers, seen from outside the services."""
 
 import os
+import time
 from pathlib import Path
 
 from tests.farm.fleet import Fleet
@@ -22,6 +23,14 @@ def traces(fleet: Fleet) -> list[str]:
         *_processes(fleet),
         *_files(fleet),
     ]
+
+
+def until_traceless(fleet: Fleet) -> None:
+    """Wait until containers have left nothing; fails with what is there after ten seconds."""
+    end_s = time.monotonic() + 10
+    while found := traces(fleet):
+        assert time.monotonic() < end_s, "\n".join(found)
+        time.sleep(0.1)
 
 
 def _namespaces(fleet: Fleet) -> list[str]:
