@@ -119,7 +119,8 @@ async def dial(  # noqa: PLR0913 - address, ticket and key
         async with asyncio.timeout(_HEAD_LIMIT_S):
             reader, writer = await asyncio.open_connection(address, port, limit=_BUFFER)
     except (OSError, TimeoutError) as exc:
-        raise UnavailableError(f"data port of {host} at {address}:{port}: {exc}") from exc
+        why = str(exc) or type(exc).__name__
+        raise UnavailableError(f"data port of {host} at {address}:{port}: {why}") from exc
     stream = ByteStream(reader, writer)
     try:
         await stream.write(seal(ticket, key) + b"\n")

@@ -1,7 +1,14 @@
-"""Run a program to its end, with a limit."""
+"""Programs: started without copying this process, their end awaited without a thread.
+
+`subprocess.Popen` starts a program by vfork where no function has to run in the child. The fork of
+the event loop's own `create_subprocess_exec` copies the page tables of the whole service: some
+milliseconds, during which the loop stands still (`docs/adr/0006`).
+"""
 
 import asyncio
 import contextlib
+import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +38,21 @@ class ProgramFailedError(InternalError):
         self.done = done
 
 
+async def ended(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a program's end; return its exit code, negative if a signal killed it."""
+    if child.poll() is None:
+        loop = asyncio.get_running_loop()
+        handle = os.pidfd_open(child.pid)
+        over = asyncio.Event()
+        loop.add_reader(handle, over.set)
+        try:
+            await over.wait()
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
+    return child.wait()
+
+
 async def run(
     argv: Sequence[str | Path],
     *,
@@ -47,33 +69,33 @@ async def run(
         TimeoutError: not done in `timeout_s`; the program was killed.
     """
     words = tuple(str(word) for word in argv)
-    child = await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=env,
-        pass_fds=tuple(pass_fds),
-    )
-    try:
-        async with asyncio.timeout(timeout_s):
-            (out, err), _ = await asyncio.gather(child.communicate(), _feed(child, stdin))
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+    with contextlib.ExitStack() as stack:
+        # Files in memory instead of pipes: nothing to read or feed while the program runs.
+        given, out, err = (
+            stack.enter_context(os.fdopen(os.memfd_create(name), "w+b", buffering=0))
+            for name in ("stdin", "stdout", "stderr")
+        )
+        if stdin:
+            given.write(stdin)
+            given.seek(0)
+        child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
+            words,
+            stdin=given if stdin else subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=env,
+            pass_fds=tuple(pass_fds),
+        )
+        try:
+            async with asyncio.timeout(timeout_s):
+                code = await ended(child)
+        finally:
+            if child.returncode is None:
                 child.kill()
-            await child.wait()
-    done = Completed(words, child.returncode or 0, out, err)
+                child.wait()
+        out.seek(0)
+        err.seek(0)
+        done = Completed(words, code, out.read(), err.read())
     if check and done.exit_code != 0:
         raise ProgramFailedError(done)
     return done
-
-
-async def _feed(child: asyncio.subprocess.Process, data: bytes) -> None:
-    """Write all input; a child that ends before it has read it is its own business."""
-    if child.stdin is None:
-        return
-    with contextlib.suppress(ConnectionError, RuntimeError):  # uvloop's word for a closed pipe
-        child.stdin.write(data)
-        await child.stdin.drain()
-    child.stdin.close()

@@ -28,7 +28,8 @@ M = TypeVar("M", bound=Message)
 
 _TOMBSTONE_TTL_S = 300.0
 _TICK_S = 0.5
-_TICKS_TO_DOUBT = 10
+_TICKS_TO_DOUBT = 14
+"""Seven seconds: longer than the pause between a host's signs of life."""
 
 
 @dataclass(frozen=True)

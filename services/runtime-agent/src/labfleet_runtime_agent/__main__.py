@@ -16,8 +16,8 @@ from labfleet_runtime_agent.adapters.conmon import Runtime
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.ledger import Ledger
 from labfleet_runtime_agent.adapters.snapshots import Snapshots
-from labfleet_runtime_agent.adapters.uid_slots import UidSlots
 from labfleet_runtime_agent.adapters.volume_store import VolumeStore
+from labfleet_runtime_agent.core.uid_slots import UidSlots
 from labfleet_runtime_agent.metrics import CAPACITY
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.agent import Agent
@@ -63,10 +63,10 @@ async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Too
         files=Files(
             LayerStore(settings.state_dir, settings.registry_url, chassis.log),
             Snapshots(settings.state_dir, settings.run_dir),
-            UidSlots(settings.state_dir, settings.uid_base, settings.uid_slots),
+            UidSlots(settings.uid_base, settings.uid_slots),
             VolumeStore(settings.state_dir),
         ),
-        ledger=Ledger(settings.state_dir),
+        ledger=Ledger(settings.state_dir, settings.run_dir),
         publisher=Publisher(observed, chassis.log),
         boot_id=processes.boot_id(),
         start_slots=asyncio.Semaphore(_STARTS_PER_CORE * host_facts.cores()),

@@ -137,7 +137,11 @@ class Fleet:
         record: ContainerRecord,
         timeout_s: float | None = None,
     ) -> R:
-        """Send a job to the host of a container. Raises what the host raises, UnavailableError."""
+        """Send a job to the host of a container.
+
+        Raises what the host raises, UnavailableError; at once when the host is lost.
+        """
+        self.host(record.assignment.host)
         return await self.bus.call(
             kind,
             args,

@@ -219,8 +219,8 @@ class Life:
             return await self._fleet.ask(RECONCILE, Reconcile(record=record), record, limit_s)
         except UnavailableError as exc:
             return UnavailableError(
-                f"host {record.assignment.host} does not answer; the wish ({record.goal}) is "
-                f"recorded and is carried out when it returns: {exc.message}"
+                f"{exc.message}: the wish ({record.goal}) is recorded and is carried out when "
+                f"host {record.assignment.host} answers again"
             )
         except LabfleetError as exc:
             return exc

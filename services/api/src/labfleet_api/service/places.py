@@ -143,6 +143,7 @@ def volume_router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         used = users(name)
         if used:
             raise ConflictError(f"remove {name}: volume is in use - [{', '.join(used)}]")
+        fleet.host(record.home)  # at once when it is lost
         await fleet.bus.call(
             REMOVE_VOLUME,
             VolumeRef(tenant=record.tenant, name=name),

@@ -4,8 +4,6 @@ Blocking; called in a thread. Everything says "already so" when it is.
 """
 
 import contextlib
-import errno
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,48 +161,3 @@ class Links:
             self._ip.fdb("del", ifindex=vxlan, lladdr=one.mac, master=bridge)
         with contextlib.suppress(NetlinkError):
             self._ip.fdb("del", ifindex=vxlan, lladdr=one.mac, dst=one.vtep, flags=_NTF_SELF)
-
-    def plug(self, veth: str, peer: str, bridge: int, namespace: Path, mtu: int) -> None:
-        """Make a veth pair: one end on the bridge, `peer` in the namespace. Raises InternalError."""
-        with _named(f"make interface {veth}"):
-            self.delete(veth)
-            fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self._ip.link(
-                    "add",
-                    ifname=veth,
-                    kind="veth",
-                    mtu=mtu,
-                    master=bridge,
-                    state="up",
-                    peer={"ifname": peer, "net_ns_fd": fd, "mtu": mtu},
-                )
-            finally:
-                os.close(fd)
-
-
-def configure_inside(interfaces: list[dict[str, Any]]) -> None:
-    """Configure the interfaces of the current namespace: `lo`, then each; the first has the route.
-
-    Each has `name`, `mac`, `address`, `prefix`, and `gateway` (empty: no way out).
-    Raises InternalError.
-    """
-    with _named("configure the container's interfaces"), IPRoute() as ip:
-        ip.link("set", index=1, state="up")
-        has_route = False
-        for each in interfaces:
-            index = ip.link_lookup(ifname=each["name"])[0]
-            ip.link("set", index=index, address=each["mac"])
-            ip.addr("add", index=index, address=each["address"], prefixlen=each["prefix"])
-            ip.link("set", index=index, state="up")
-            if each["gateway"] and not has_route:
-                has_route = True
-                _add_route(ip, each["gateway"])
-
-
-def _add_route(ip: IPRoute, gateway: str) -> None:
-    try:
-        ip.route("add", dst="default", gateway=gateway)
-    except NetlinkError as exc:
-        if exc.code != errno.EEXIST:
-            raise

@@ -1,13 +1,15 @@
-"""Network namespaces: made, named by a bind mount, entered by a thread of their own."""
+"""Network namespaces: made in idle time, kept by a bind mount, entered by a thread of their own."""
 
 import contextlib
 import ctypes
 import os
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from labfleet_network.adapters import rtnetlink
 from labfleet_proto.errors import InternalError
 
 _CLONE_NEWNET = 0x40000000
@@ -52,33 +54,54 @@ def unmount(target: Path) -> None:
 class Namespaces:
     """Namespaces of this host's containers, below one directory.
 
-    All work happens in one thread that may wander between namespaces; it always comes home.
+    A namespace is made in idle time under a token; giving it to a container is one symbolic link,
+    since a mount costs milliseconds while others are mounted. All work happens in one thread that
+    may wander between namespaces; it always comes home.
     """
 
     def __init__(self, directory: Path) -> None:
         self._dir = directory / "netns"
         self._sys = directory / "sysfs"
-        for path in (directory, self._dir, self._sys):
+        self._names = directory / "names"
+        for path in (directory, self._dir, self._sys, self._names):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o711)
-        self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns")
 
-    def path(self, name: str) -> Path:
-        """Where a namespace is bound, present or not."""
-        return self._dir / name
+    def _token(self, name: str) -> str:
+        """Token of a container's namespace; empty if it has none."""
+        try:
+            return str((self._names / name).readlink())
+        except FileNotFoundError:
+            return ""
 
-    def sysfs(self, name: str) -> Path:
-        """Where a namespace's own /sys is mounted, present or not."""
-        return self._sys / name
+    def path(self, name: str) -> Path | None:
+        """Where a container's namespace is bound; None if it has none."""
+        token = self._token(name)
+        return self._dir / token if token and (self._dir / token).exists() else None
+
+    def sysfs(self, name: str) -> Path | None:
+        """Where a namespace's own /sys is mounted; None if the kernel refused that."""
+        token = self._token(name)
+        return self._sys / token if token and (self._sys / token).is_dir() else None
 
     def names(self) -> set[str]:
-        """All namespaces below the directory."""
-        return {path.name for path in self._dir.iterdir()}
+        """Names that have a namespace."""
+        return set(os.listdir(self._names))  # noqa: PTH208 - names, not paths
 
-    def make(self, name: str) -> None:
-        """Make a namespace with its settings and its sysfs. For `thread`. Raises InternalError."""
-        target = self.path(name)
+    def spares(self) -> set[str]:
+        """Tokens of namespaces that were given to nobody."""
+        given = {self._token(name) for name in self.names()}
+        return {path.name for path in self._dir.iterdir()} - given
+
+    def make(self) -> str:
+        """Make a namespace with its settings and its sysfs; return its token.
+
+        For `thread`. Raises InternalError.
+        """
+        token = secrets.token_hex(8)
+        target = self._dir / token
         target.touch()
         try:
             _check(_libc.unshare(_CLONE_NEWNET), "new network namespace")
@@ -86,17 +109,19 @@ class Namespaces:
                 for key, value in _SYSCTLS.items():
                     with contextlib.suppress(FileNotFoundError):
                         Path(f"/proc/sys/{key}").write_text(value)
+                rtnetlink.loopback_up()
                 _bind("/proc/thread-self/ns/net", target)
-                self._mount_sysfs(name)
+                self._mount_sysfs(token)
             finally:
                 self._go_home()
-        except OSError as exc:
-            self.remove(name)
-            raise InternalError(f"cannot make network namespace {name}: {exc}") from exc
+        except (OSError, InternalError) as exc:
+            self.drop(token)
+            raise InternalError(f"cannot make a network namespace: {exc}") from exc
+        return token
 
-    def _mount_sysfs(self, name: str) -> None:
+    def _mount_sysfs(self, token: str) -> None:
         """A /sys that shows this namespace's devices only; without one the container gets none."""
-        target = self.sysfs(name)
+        target = self._sys / token
         target.mkdir(exist_ok=True)
         result = _libc.mount(
             b"sysfs", os.fsencode(target), b"sysfs", _MS_RDONLY_NOSUID_NODEV_NOEXEC, None
@@ -104,20 +129,13 @@ class Namespaces:
         if result < 0:
             target.rmdir()
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a ready namespace to a container. For `thread`."""
-        target = self.path(new)
-        target.touch()
-        _bind(str(self.path(old)), target)
-        unmount(self.path(old))
-        if self.sysfs(old).is_dir():
-            self.sysfs(new).mkdir(exist_ok=True)
-            _bind(str(self.sysfs(old)), self.sysfs(new))
-            unmount(self.sysfs(old))
+    def give(self, token: str, name: str) -> None:
+        """Give a ready namespace to a container that has none."""
+        (self._names / name).symlink_to(token)
 
     def inside(self, name: str, work: Callable[[], T]) -> T:
         """Run `work` inside a namespace. For `thread`. Raises OSError."""
-        fd = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(self._dir / self._token(name), os.O_RDONLY | os.O_CLOEXEC)
         try:
             _check(_libc.setns(fd, _CLONE_NEWNET), f"enter {name}")
             try:
@@ -131,9 +149,16 @@ class Namespaces:
         _check(_libc.setns(self._home, _CLONE_NEWNET), "leave network namespace")
 
     def remove(self, name: str) -> None:
-        """Let the kernel close a namespace, its links with it; absent is success."""
-        unmount(self.sysfs(name))
-        unmount(self.path(name))
+        """Let the kernel close a container's namespace, its links with it; absent is success."""
+        token = self._token(name)
+        if token:
+            self.drop(token)
+            (self._names / name).unlink(missing_ok=True)
+
+    def drop(self, token: str) -> None:
+        """Let the kernel close a namespace that belongs to nobody; absent is success."""
+        unmount(self._sys / token)
+        unmount(self._dir / token)
 
     def close(self) -> None:
         """End the thread."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import secrets
+import os
 import time
 import weakref
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from typing import Any
 
 from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import ExistsError
+from labfleet_network.adapters import rtnetlink
 from labfleet_network.adapters.dns import DnsServer
-from labfleet_network.adapters.links import Links, Neighbour, configure_inside, set_sysctl
+from labfleet_network.adapters.links import Links, Neighbour, set_sysctl
 from labfleet_network.adapters.namespaces import Namespaces
 from labfleet_network.adapters.nft import Nft
+from labfleet_network.adapters.rtnetlink import Interface
 from labfleet_network.core import addresses as rules
 from labfleet_network.core import firewall, naming, wanted
 from labfleet_network.core.answers import Directory
@@ -45,7 +47,8 @@ _VXLAN_OVERHEAD = 50
 _PASS_EVERY_S = 5.0
 _SETTLE_S = 0.02
 _ENTRY_LIMIT_S = 2.0
-_POOL_PREFIX = "ready-"
+_IDLE_S = 0.2
+"""The pool is filled when no start came for so long, or it is empty anyway."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class HostNetwork:
         self._taught: dict[NetworkId, set[Neighbour]] = {}
         self._in_use: dict[NetworkId, int] = {}
         self._pool: list[str] = []
+        """Tokens of namespaces that are ready."""
+        self._taken = asyncio.Event()
         self._names = Directory()
         self._names_at = (-1, -1)
         self.dns = DnsServer(self.directory, chassis.log)
@@ -107,9 +112,8 @@ class HostNetwork:
     async def prepare(self) -> None:
         """Set the host up, sweep what no record explains, take up what is there."""
         await asyncio.to_thread(self._set_up)
-        for name in self._kernel.namespaces.names():
-            if name.startswith(_POOL_PREFIX):
-                await self._in_thread(self._kernel.namespaces.remove, name)
+        for token in self._kernel.namespaces.spares():
+            await self._in_thread(self._kernel.namespaces.drop, token)
         running = {
             naming.namespace(self._settings.tag, seen.id): seen
             for seen in self._memory.seen().values()
@@ -151,7 +155,7 @@ class HostNetwork:
                 by_container.setdefault(entry.value.container, []).append((key, entry.value))
         for container, pairs in by_container.items():
             name = naming.namespace(self._settings.tag, container)
-            if not self._kernel.namespaces.path(name).exists():
+            if self._kernel.namespaces.path(name) is None:
                 continue
             ready = InterfaceReady(netns_path="", endpoints=(), dns_servers=())
             self._allocated[container] = Allocated(
@@ -267,12 +271,11 @@ class HostNetwork:
         )
         if args.ports and endpoints:
             await self._timed("ports", self._publish(tenant, args, endpoints[0].address))
-        sysfs = self._kernel.namespaces.sysfs(name)
         ready = InterfaceReady(
             netns_path=str(self._kernel.namespaces.path(name)),
             endpoints=endpoints,
             dns_servers=tuple(network.gateway for network in networks[:1]),
-            sysfs_path=str(sysfs) if sysfs.is_dir() else "",
+            sysfs_path=str(self._kernel.namespaces.sysfs(name) or ""),
         )
         known = self._allocated[args.container]
         self._allocated[args.container] = Allocated(args.attempt, tenant, ready, known.keys)
@@ -305,22 +308,21 @@ class HostNetwork:
         """A namespace for a container: a ready one, or a new one."""
         name = naming.namespace(self._settings.tag, container)
         spaces = self._kernel.namespaces
-        if name in spaces.names():
+        if spaces.path(name) is not None:
             await self._in_thread(spaces.remove, name)
-        if self._pool:
-            await self._in_thread(spaces.rename, self._pool.pop(), name)
-        else:
-            await self._in_thread(spaces.make, name)
+        token = self._pool.pop() if self._pool else await self._in_thread(spaces.make)
+        self._taken.set()
+        spaces.give(token, name)
         return name
 
     async def fill_pool(self) -> None:
         """Keep some namespaces ready, in idle time, for ever."""
         while True:
+            self._taken.clear()
             while len(self._pool) < self._settings.pool_size:
-                name = f"{_POOL_PREFIX}{secrets.token_hex(6)}"
-                await self._in_thread(self._kernel.namespaces.make, name)
-                self._pool.append(name)
-            await asyncio.sleep(0.05)
+                self._pool.append(await self._in_thread(self._kernel.namespaces.make))
+            await self._taken.wait()
+            await asyncio.sleep(_IDLE_S)
 
     async def _claim(
         self,
@@ -419,26 +421,30 @@ class HostNetwork:
         records: list[AddressRecord],
     ) -> None:
         tag, kernel = self._settings.tag, self._kernel
-        inside = []
-        commands = ""
-        for number, (network, record) in enumerate(zip(networks, records, strict=True)):
-            veth = naming.veth(tag, container, network.id)
-            bridge, _ = self._bridges[network.id]
-            commands += firewall.add_source(tag, veth, record.mac, record.address)
-            path = kernel.namespaces.path(name)
-            kernel.links.plug(veth, f"eth{number}", bridge, path, self._mtu)
-            inside.append(
-                {
-                    "name": f"eth{number}",
-                    "mac": record.mac,
-                    "address": record.address,
-                    "prefix": rules.prefix_len(network),
-                    "gateway": "" if network.is_internal else network.gateway,
-                }
+        interfaces = [
+            Interface(
+                veth=naming.veth(tag, container, network.id),
+                bridge=self._bridges[network.id][0],
+                name=f"eth{number}",
+                mac=record.mac,
+                address=record.address,
+                prefix_len=rules.prefix_len(network),
+                gateway="" if network.is_internal else network.gateway,
+                mtu=self._mtu,
             )
-        if commands:
-            kernel.nft.run(commands)
-        kernel.namespaces.inside(name, lambda: configure_inside(inside))
+            for number, (network, record) in enumerate(zip(networks, records, strict=True))
+        ]
+        if not interfaces:
+            return
+        namespace = os.open(str(kernel.namespaces.path(name)), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            kernel.nft.run(
+                "".join(firewall.add_source(tag, i.veth, i.mac, i.address) for i in interfaces)
+            )
+            rtnetlink.plug(interfaces, namespace)
+        finally:
+            os.close(namespace)
+        kernel.namespaces.inside(name, lambda: rtnetlink.configure(interfaces))
 
     async def _publish(self, tenant: TenantId, args: AllocateInterface, address: str) -> None:
         publication = Publication(tenant, args.attempt, address, args.ports, keeps_host_port=False)
@@ -626,7 +632,6 @@ class HostNetwork:
         found = [
             f"network namespace {name} belongs to no container"
             for name in sorted(self._kernel.namespaces.names() - known)
-            if not name.startswith(_POOL_PREFIX)
         ]
         observed = self._memory.seen()
         for container in self.ports.published():

@@ -122,6 +122,16 @@ def _child_names(parent: Path) -> set[str]:
         return set()
 
 
+def _confine_devices(group: Path) -> None:
+    """Allow the listed devices only; a group that is confined already is left as it is."""
+    listed = group / "devices.list"
+    if listed.exists() and not listed.read_text().startswith("a"):
+        return
+    _write(group / "devices.deny", "a")
+    for rule in _DEVICES:
+        _write(group / "devices.allow", rule)
+
+
 @dataclass(frozen=True)
 class CgroupV1:
     """One hierarchy per controller; works beside a unified tree without controllers (hybrid)."""
@@ -140,9 +150,16 @@ class CgroupV1:
         """Make the group in every hierarchy. Raises InternalError naming the file that refused."""
         for controller in self._controllers():
             path = self._path(controller, name)
+            if controller == "devices":
+                # A new group takes its parent's list: one write for all containers of the host.
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not _child_names(path.parent):
+                    _confine_devices(path.parent)
             path.mkdir(parents=True, exist_ok=True)
             if controller == "cpuset":
                 self._inherit_cpuset(path)
+            elif controller == "devices":
+                _confine_devices(path)
         memory = self._path("memory", name)
         _write(memory / "memory.limit_in_bytes", str(limits.memory_bytes))
         _write_if_there(memory / "memory.memsw.limit_in_bytes", str(limits.memory_bytes))
@@ -155,11 +172,6 @@ class CgroupV1:
         if limits.cpuset_cpus:
             _write(self._path("cpuset", name) / "cpuset.cpus", limits.cpuset_cpus)
         _write(self._path("pids", name) / "pids.max", str(limits.pids))
-        devices = self._path("devices", name)
-        if devices.is_dir():
-            _write(devices / "devices.deny", "a")
-            for rule in _DEVICES:
-                _write(devices / "devices.allow", rule)
 
     def _inherit_cpuset(self, path: Path) -> None:
         """A new cpuset is empty and admits nobody: copy from the top down."""

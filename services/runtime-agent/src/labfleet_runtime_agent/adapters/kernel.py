@@ -3,6 +3,7 @@
 import ctypes
 import os
 import struct
+import subprocess
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -121,31 +122,21 @@ def enter_namespace(fd: int, kind: int) -> None:
 
 
 def make_user_namespace(base: int, count: int) -> int:
-    """Return a descriptor of a new user namespace that maps 0.. to `base`... Raises OSError."""
-    ready_read, ready_write = os.pipe()
-    hold_read, hold_write = os.pipe()
-    child = os.fork()
-    if child == 0:  # only system calls here: the parent may have threads
-        try:
-            unshare(CLONE_NEWUSER)
-            os.write(ready_write, b"1")
-            os.close(hold_write)
-            os.read(hold_read, 1)
-        finally:
-            os._exit(0)
-    try:
-        os.close(ready_write)
-        ready_write = -1
-        if os.read(ready_read, 1) != b"1":
+    """Return a descriptor of a new user namespace that maps 0.. to `base`... Raises OSError.
+
+    A program holds it open meanwhile: a fork would copy this whole process.
+    """
+    with subprocess.Popen(
+        ["unshare", "--user", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as holder:
+        if holder.stdin is None or holder.stdout is None:
+            raise OSError("no pipes to the holder of a user namespace")
+        holder.stdin.write(b"1")
+        if holder.stdout.read(1) != b"1":
             raise OSError("cannot make a user namespace: are they switched off?")
         for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{child}/{name}").write_text(f"0 {base} {count}\n")
-        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        for fd in (ready_read, ready_write, hold_read, hold_write):
-            if fd >= 0:
-                os.close(fd)
-        os.waitpid(child, 0)
+            Path(f"/proc/{holder.pid}/{name}").write_text(f"0 {base} {count}\n")
+        return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def mounted_below(directory: Path) -> list[Path]:

@@ -21,6 +21,11 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def is_alive(pid: int, ticks: int) -> bool:
+    """Whether the process that began at `ticks` still runs under this pid."""
+    return ticks != 0 and started_ticks(pid) == ticks
+
+
 class ProcessHandle:
     """One process, until it ends."""
 
@@ -30,13 +35,8 @@ class ProcessHandle:
         self._fd: int | None = None
         with contextlib.suppress(ProcessLookupError):
             self._fd = os.pidfd_open(pid)
-        if ticks == 0 or started_ticks(pid) != ticks:
+        if not is_alive(pid, ticks):
             self.close()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it still runs."""
-        return self._fd is not None and started_ticks(self.pid) == self.ticks
 
     def send(self, number: int) -> bool:
         """Send a signal; False if the process is gone."""

@@ -51,6 +51,7 @@ class Holds:
         return total
 
     def lapse(self, now_s: float) -> None:
+        """Drop the holds whose time is over."""
         self._until_s = {
             container: hold for container, hold in self._until_s.items() if hold[0] > now_s
         }

@@ -58,6 +58,8 @@ class Agent:
         for entry in self.tools.ledger.load():
             if entry.boot_id != self.tools.boot_id:
                 entry = entry.model_copy(update={"running": None})  # noqa: PLW2901
+            if entry.uid_slot is not None:
+                self.tools.files.slots.restore(entry.record.id, entry.uid_slot)
             self._begin(entry)
         for record in self._records.values():
             self.offer(record)

@@ -56,17 +56,16 @@ class Launch:
         """The container's own directory."""
         return self._tools.ledger.path_of(self._record.id)
 
-    async def create(self, attempt: int) -> Launched:
-        """Make everything and let crun create the container.
+    async def create(self, base: int) -> Launched:
+        """Make everything and let crun create the container; `base` is the first of its user ids.
 
         Raises LabfleetError; `undo` takes back what was made.
         """
         record = self._record
-        base = await asyncio.to_thread(self._tools.files.slots.take, record.id)
         try:
             async with asyncio.TaskGroup() as tasks:
                 files = tasks.create_task(self._timed("files", self._prepare_files(base)))
-                network = tasks.create_task(self._timed("network", self._allocate(attempt)))
+                network = tasks.create_task(self._timed("network", self._allocate()))
                 tasks.create_task(self._timed("cgroup", self._make_cgroup()))
         except ExceptionGroup as group:  # not except*: that would wrap what is raised here
             raise _first(group) from None
@@ -74,9 +73,11 @@ class Launch:
         interface: InterfaceReady = network.result()
         began = time.perf_counter()
         await asyncio.to_thread(self._write_bundle, base, interface, volumes, who)
+        self._note("bundle", time.perf_counter() - began)
+        began = time.perf_counter()
         running = await self._tools.runtime.create(record.id, self.bundle, record.spec)
-        await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
         self._note("create", time.perf_counter() - began)
+        await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
         return Launched(running, interface, self._steps)
 
     def _note(self, step: str, took_s: float) -> None:
@@ -138,7 +139,7 @@ class Launch:
                     here, "/", chunks.get, keep_owner=True, refuse_type_change=False
                 )
 
-    async def _allocate(self, attempt: int) -> InterfaceReady:
+    async def _allocate(self) -> InterfaceReady:
         record = self._record
         spec = record.spec
         names = tuple(dict.fromkeys((record.name, record.id[:12], spec.hostname)))
@@ -164,7 +165,9 @@ class Launch:
         )
         return await self._tools.bus.call(
             ALLOCATE_INTERFACE,
-            AllocateInterface(container=record.id, attempt=attempt, networks=wishes, ports=ports),
+            AllocateInterface(
+                container=record.id, attempt=record.attempt, networks=wishes, ports=ports
+            ),
             tenant=record.tenant,
             subject=record.id,
             host=self._tools.host,

@@ -14,8 +14,8 @@ from labfleet_runtime_agent.adapters.conmon import Runtime
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.ledger import Ledger
 from labfleet_runtime_agent.adapters.snapshots import Snapshots
-from labfleet_runtime_agent.adapters.uid_slots import UidSlots
 from labfleet_runtime_agent.adapters.volume_store import VolumeStore
+from labfleet_runtime_agent.core.uid_slots import UidSlots
 from labfleet_runtime_agent.service.publisher import Publisher
 from labfleet_runtime_agent.settings import Settings
 

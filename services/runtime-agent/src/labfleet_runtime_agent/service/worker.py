@@ -16,6 +16,7 @@ from labfleet_proto.errors import (
     CommandNotRunnableError,
     ConflictError,
     LabfleetError,
+    NoRoomError,
     TransientError,
     UnavailableError,
 )
@@ -25,7 +26,7 @@ from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.attach import Attachment
 from labfleet_runtime_agent.adapters.execs import Exec
 from labfleet_runtime_agent.adapters.ledger import LedgerEntry
-from labfleet_runtime_agent.adapters.processes import ProcessHandle
+from labfleet_runtime_agent.adapters.processes import ProcessHandle, is_alive
 from labfleet_runtime_agent.core import decide as rules
 from labfleet_runtime_agent.metrics import STARTS
 from labfleet_runtime_agent.service.admission import Admission
@@ -44,6 +45,10 @@ class Worker:
         self.record = entry.record
         self.seen = entry.seen
         self.running = entry.running
+        self._uid_slot = entry.uid_slot
+        self._is_saved = entry.boot_id != ""
+        self._is_of_this_boot = entry.boot_id in ("", tools.boot_id)
+        self._saving = asyncio.Lock()
         self.execs: dict[str, Exec] = {}
         self._tools = tools
         self._admission = admission
@@ -118,7 +123,7 @@ class Worker:
     async def files(self) -> AsyncIterator[RootView]:
         """Its files as they are now, mounted for the time being if it does not run."""
         tools = self._tools
-        base = await asyncio.to_thread(tools.files.slots.take, self.record.id)
+        base = await self._uid_base()
         userns = await asyncio.to_thread(tools.files.snapshots.userns, base)
         async with self._files:
             if self._init is not None and self.is_running:
@@ -146,6 +151,8 @@ class Worker:
                 self._answer(generation)
                 if self.is_removed:
                     return
+                if not self._is_saved:
+                    await self._note()
                 await self._wait()
                 continue
             try:
@@ -218,11 +225,34 @@ class Worker:
         self._admission.changed(self.record, seen)
         self._tools.publish(seen)
 
-    async def _save(self) -> None:
-        entry = LedgerEntry(
-            record=self.record, seen=self.seen, running=self.running, boot_id=self._tools.boot_id
+    def _entry(self) -> LedgerEntry:
+        return LedgerEntry(
+            record=self.record,
+            seen=self.seen,
+            running=self.running,
+            boot_id=self._tools.boot_id,
+            uid_slot=self._uid_slot,
         )
-        await asyncio.to_thread(self._tools.ledger.save, entry)
+
+    async def _save(self) -> None:
+        """Write down durably what is known now; one after the other, so that the newest is last."""
+        async with self._saving:
+            await asyncio.to_thread(self._tools.ledger.save, self._entry())
+            self._is_saved = True
+
+    async def _note(self) -> None:
+        """Keep a record that was just heard of, with its range of ids if one is free already."""
+        with contextlib.suppress(NoRoomError):
+            self._uid_slot = self._tools.files.slots.take(self.record.id)
+        await self._save()
+
+    async def _uid_base(self) -> int:
+        """First of its user ids; durably its own before anything can be written with them."""
+        slots = self._tools.files.slots
+        if self._uid_slot is None:
+            self._uid_slot = slots.take(self.record.id)
+            await self._save()
+        return slots.first_id(self._uid_slot)
 
     # -- start
 
@@ -232,9 +262,10 @@ class Worker:
         launch = Launch(self._tools, self.record)
         began = time.perf_counter()
         try:
+            base = await self._uid_base()
             async with self._tools.start_slots, self._files:
                 self._admission.admit(self.record)
-                await self._launch(launch, attempt, began)
+                await self._launch(launch, base, began)
         except LabfleetError as exc:
             await self._undo(launch, attempt)
             if isinstance(exc, UnavailableError) and not self._has_tried_enough(attempt):
@@ -247,11 +278,11 @@ class Worker:
             self._tried = (attempt, now_s)
         return now_s - self._tried[1] > self._tools.settings.start_limit_s
 
-    async def _launch(self, launch: Launch, attempt: int, began: float) -> None:
+    async def _launch(self, launch: Launch, base: int, began: float) -> None:
         tools = self._tools
         if self._has_leftovers():
-            await launch.undo(attempt)
-        launched = await launch.create(attempt)
+            await launch.undo(self.record.attempt)
+        launched = await launch.create(base)
         self.running = launched.running
         self._exited = asyncio.Event()
         seen = {
@@ -261,7 +292,7 @@ class Worker:
             # Written before the command runs: the same time is told after a crash of the agent.
             "started_at_ns": tools.clock.now_ns(),
         }
-        await self._created(seen)
+        self._created(seen)
         self._connect_attachments()
         step = time.perf_counter()
         await tools.runtime.start(self.record.id)
@@ -269,7 +300,7 @@ class Worker:
         launched.steps_s["total"] = round(time.perf_counter() - began, 6)
         await self._became_running(launched.steps_s)
 
-    async def _created(self, facts: Mapping[str, object]) -> None:
+    def _created(self, facts: Mapping[str, object]) -> None:
         """Write down how to find the processes again, before the command runs."""
         if self.seen is not None and self.seen.attempt == self.record.attempt:
             self.seen = self.seen.model_copy(update={**facts, "state": State.CREATED})
@@ -282,7 +313,10 @@ class Worker:
                 attempt=self.record.attempt,
                 state=State.CREATED,
             ).model_copy(update=facts)
-        await self._save()
+        # The flush goes on beside the start: should the power fail meanwhile, the command has run
+        # for a moment in an attempt that nobody was told of.
+        self._tools.ledger.note(self._entry())
+        self._admission.spawn(self._save())
 
     async def _became_running(self, steps_s: dict[str, float]) -> None:
         if self.seen is None:
@@ -408,8 +442,7 @@ class Worker:
                 return found
             monitor = self.running.monitor_pid if self.running else 0
             ticks = self.running.monitor_started_ticks if self.running else 0
-            alive = ProcessHandle(monitor, ticks).is_alive if monitor else False
-            if not alive or self._tools.clock.monotonic_s() > end_s:
+            if not is_alive(monitor, ticks) or self._tools.clock.monotonic_s() > end_s:
                 return _UNKNOWN_CODE, self._tools.clock.now_ns()
             await asyncio.sleep(0.01)
 
@@ -452,7 +485,8 @@ class Worker:
             for mount in self.record.spec.mounts:
                 if len(mount.volume) == 64:
                     await tools.files.volumes.remove(self.record.tenant, mount.volume)
-        await asyncio.to_thread(tools.files.slots.release, self.record.id)
+        tools.files.slots.release(self.record.id)
+        self._uid_slot = None
         for attachment in self._attachments:
             attachment.cancel()
         self._attachments = []
@@ -483,11 +517,13 @@ class Worker:
     async def _recover(self) -> None:
         """Find out what is true of a container that an earlier life of the agent ran."""
         if self.seen is None or self.seen.state >= State.EXITED:
+            if self.seen is not None:
+                self._tools.publish(self.seen)  # that life may have ended before it was told
             if self.seen is not None and self.seen.state is State.EXITED and self._has_leftovers():
                 await self._undo(Launch(self._tools, self.record), self.seen.attempt)
             return
         running = self.running
-        if running is not None and ProcessHandle(running.pid, running.started_ticks).is_alive:
+        if running is not None and is_alive(running.pid, running.started_ticks):
             if self.seen.state is State.CREATED and not await self._has_begun():
                 return  # decide() starts it: nothing of this attempt has run
             if self.seen.state is not State.RUNNING:
@@ -497,10 +533,11 @@ class Worker:
             return
         if (
             self.seen.state is State.CREATED
+            and self._is_of_this_boot
             and conmon.exit_code(self.bundle, self.record.id) is None
         ):
             return
-        if self.seen.state is State.CREATED:
+        if self.seen.state is State.CREATED:  # it may have run: an attempt never runs twice
             self.seen = self.seen.model_copy(update={"state": State.RUNNING})
         await self._finish()
 

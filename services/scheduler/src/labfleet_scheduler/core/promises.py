@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from labfleet_proto.buckets import container_key, name_key, observed_key
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, State
+from labfleet_proto.ids import ContainerId
 
 ORPHAN_NAME_S = 20.0
 """Twice as long as `place` may take."""
@@ -22,9 +23,13 @@ class DropContainer:
 
 @dataclass(frozen=True)
 class DropName:
-    """A claim whose container never came to be."""
+    """A claim whose container never came to be.
+
+    The key may be claimed anew before this is done: only the claim of `container` is to go.
+    """
 
     name_key: str
+    container: ContainerId
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def due(
     for key, name in names.items():
         age_s = (now_ns - name.created_at_ns) / 1e9
         if name.id not in known and age_s > ORPHAN_NAME_S:
-            actions.append(DropName(key))
+            actions.append(DropName(key, name.id))
     return actions
 
 

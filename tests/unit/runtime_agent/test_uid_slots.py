@@ -1,0 +1,72 @@
+"""Ranges of user ids: one per container, never shared."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.proto.records import container_id
+
+from labfleet_proto.errors import NoRoomError
+from labfleet_proto.ids import ContainerId
+from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
+from labfleet_runtime_agent.core.uid_slots import UidSlots
+
+ONE, TWO, THREE = container_id(1), container_id(2), container_id(3)
+
+
+def test_containers_get_the_lowest_free_slot() -> None:
+    slots = UidSlots(base=0, count=3)
+    assert [slots.take(ONE), slots.take(TWO)] == [0, 1]
+    slots.release(ONE)
+    assert slots.take(THREE) == 0
+
+
+def test_asking_again_gives_the_same_slot() -> None:
+    slots = UidSlots(base=0, count=3)
+    assert slots.take(ONE) == slots.take(ONE)
+
+
+def test_a_restored_slot_is_not_given_to_another() -> None:
+    slots = UidSlots(base=0, count=3)
+    slots.restore(ONE, 0)
+    assert (slots.take(TWO), slots.take(ONE)) == (1, 0)
+
+
+def test_a_host_without_free_ranges_says_so() -> None:
+    slots = UidSlots(base=0, count=1)
+    slots.take(ONE)
+    with pytest.raises(NoRoomError, match="all 1 user-id ranges of this host are taken"):
+        slots.take(TWO)
+
+
+def test_releasing_an_unknown_container_is_success() -> None:
+    slots = UidSlots(base=0, count=1)
+    slots.release(ONE)
+    assert slots.holders() == set()
+
+
+def test_the_holders_are_those_with_a_range() -> None:
+    slots = UidSlots(base=0, count=3)
+    slots.take(ONE)
+    slots.restore(TWO, 2)
+    assert slots.holders() == {ONE, TWO}
+
+
+def test_ranges_lie_side_by_side_above_the_base() -> None:
+    slots = UidSlots(base=1_000_000, count=3)
+    assert [slots.first_id(slot) for slot in (0, 1)] == [1_000_000, 1_000_000 + IDS_PER_CONTAINER]
+
+
+containers = st.integers(min_value=1, max_value=6).map(container_id)
+
+
+@given(st.lists(st.tuples(st.booleans(), containers), max_size=30))
+def test_no_two_containers_ever_share_a_range(asked: list[tuple[bool, ContainerId]]) -> None:
+    slots, held = UidSlots(base=0, count=6), dict[ContainerId, int]()
+    for is_taken, container in asked:
+        if is_taken:
+            held[container] = slots.take(container)
+        else:
+            slots.release(container)
+            held.pop(container, None)
+        assert len(set(held.values())) == len(held)
+        assert slots.holders() == set(held)
