@@ -40,8 +40,11 @@ class Loop:
         return int(self.now * 1e9)
 
     def at(self, delay_s: float, work: Callable[[], None]) -> None:
+        self.at_time(self.now + delay_s, work)
+
+    def at_time(self, time_s: float, work: Callable[[], None]) -> None:
         self._number += 1
-        heapq.heappush(self._heap, (self.now + delay_s, self._number, work))
+        heapq.heappush(self._heap, (time_s, self._number, work))
 
     def run(self, until_s: float) -> None:
         while self._heap and self._heap[0][0] <= until_s:
@@ -178,9 +181,7 @@ class Process:
         if not self.is_alive or task not in self._tasks:
             return
         if self.frozen_until_s > self.loop.now:
-            self.loop.at(
-                self.frozen_until_s - self.loop.now, lambda: self._step(task, value, error)
-            )
+            self.loop.at_time(self.frozen_until_s, lambda: self._step(task, value, error))
             return
         if self._burns_down():
             return

@@ -109,7 +109,7 @@ class Bucket:
                 if not watch.is_dead:
                     watch.tell(key, entry, revision)
 
-            self._loop.at(watch.next_s - self._loop.now, arrive)
+            self._loop.at_time(watch.next_s, arrive)
 
 
 @dataclass
@@ -225,9 +225,9 @@ class Mirror:
 
     def _hear(self, watch: Watch, key: str, entry: Entry | None, revision: int) -> None:
         """Take a change up; a frozen process does so when it thaws."""
-        wait_s = self._process.frozen_until_s - self._loop.now
-        if wait_s > 0:
-            self._loop.at(wait_s, lambda: self._hear(watch, key, entry, revision))
+        thaw_s = self._process.frozen_until_s
+        if thaw_s > self._loop.now:
+            self._loop.at_time(thaw_s, lambda: self._hear(watch, key, entry, revision))
         elif self._process.is_alive and not watch.is_dead:
             self._fold(key, entry, revision)
 

@@ -102,8 +102,7 @@ class Worker:
                 yield from self._remove()
             case rules.Settle(reason, code):
                 attempt = self.record.attempt
-                if "settle leaves what was created" not in self._agent.bugs:
-                    yield from self._undo(attempt)
+                yield from self._undo(attempt)
                 yield from self._observe(attempt, State.EXITED, exit_code=code, error=reason)
 
     def _observe(self, attempt: int, state: State, *, public: bool = True, **facts: Any) -> Steps:
@@ -161,8 +160,7 @@ class Worker:
         free = self._agent.free()
         if not fits(record.spec.resources(), free + mine if mine else free):
             raise NoRoomError(f"this host has no room left for {record.name}")
-        if "a start takes no room before it runs" not in self._agent.bugs:
-            self._prepare(attempt)
+        self._prepare(attempt)
 
     def _prepare(self, attempt: int) -> None:
         if self.seen is None or self.seen.attempt < attempt:
