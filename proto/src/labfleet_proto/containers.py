@@ -82,6 +82,8 @@ class VolumeMount(Message):
     read_only: bool = False
     copy_up: bool = True
     """Fill an empty volume with the image's files at `target`, as docker does."""
+    is_anonymous: bool = False
+    """Made for this container: removed with it where docker does so."""
 
 
 class NetworkAttachment(Message):

@@ -16,8 +16,13 @@ def number_of(given: str) -> int:
             return number
         raise InvalidRequestError(f"Invalid signal: {given}")
     name = given.upper().removeprefix("SIG")
-    if name.startswith("RTMIN+") and _DIGITS.fullmatch(name[6:]):
-        return min(signal.SIGRTMIN + int(name[6:]), signal.SIGRTMAX)
+    base, sign, offset = name[:5], name[5:6], name[6:]
+    if (base, sign) in (("RTMIN", "+"), ("RTMAX", "-")) and _DIGITS.fullmatch(offset):
+        first, last = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
+        number = first + int(offset) if sign == "+" else last - int(offset)
+        if first <= number <= last:
+            return number
+        raise InvalidRequestError(f"Invalid signal: {given}")
     try:
         return int(signal.Signals[f"SIG{name}"])
     except KeyError as exc:

@@ -234,7 +234,7 @@ def test_a_wrong_limit_is_refused(asked: dict[str, Any], words: str) -> None:
         ("data:/data:ro,z", VolumeMount(volume="data", target="/data", read_only=True)),
         ("data:/data:nocopy", VolumeMount(volume="data", target="/data", copy_up=False)),
         ("data:/a//b/./c/", VolumeMount(volume="data", target="/a/b/c")),
-        ("/data", VolumeMount(volume="anonymous1", target="/data")),
+        ("/data", VolumeMount(volume="anonymous1", target="/data", is_anonymous=True)),
     ],
 )
 def test_a_bind_names_a_volume(bind: str, mount: VolumeMount) -> None:
@@ -276,7 +276,7 @@ def test_a_mount_names_a_volume() -> None:
     )
     assert spec.mounts == (
         VolumeMount(volume="data", target="/data", read_only=True),
-        VolumeMount(volume="anonymous1", target="/new", copy_up=False),
+        VolumeMount(volume="anonymous1", target="/new", copy_up=False, is_anonymous=True),
     )
 
 

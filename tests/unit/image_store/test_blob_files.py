@@ -186,7 +186,7 @@ def test_a_reference_without_its_blob_is_none(files: BlobFiles) -> None:
     assert not files.has("web", digest)
 
 
-def test_old_uploads_are_swept_and_open_ones_are_not(
+def test_old_uploads_are_swept_and_those_that_go_on_are_not(
     files: BlobFiles, stores: Stores, tmp_path: Path
 ) -> None:
     left = stores.open().begin("web")  # of a process that is gone
@@ -195,9 +195,19 @@ def test_old_uploads_are_swept_and_open_ones_are_not(
     files.sweep(now + 3600)
     assert files.find("web", kept.id)
     assert (tmp_path / "uploads" / left.id).exists()
+    os.utime(tmp_path / "uploads" / kept.id, (now + 24 * 3600, now + 24 * 3600))  # a chunk came
     files.sweep(now + 25 * 3600)
     assert not (tmp_path / "uploads" / left.id).exists()
     assert (tmp_path / "uploads" / kept.id).exists()
+
+
+def test_an_upload_that_nobody_goes_on_with_is_closed(files: BlobFiles, tmp_path: Path) -> None:
+    left = files.begin("web")
+    files.sweep((tmp_path / "uploads" / left.id).stat().st_mtime + 25 * 3600)
+    assert left.file.closed
+    assert list((tmp_path / "uploads").iterdir()) == []
+    with pytest.raises(NotFoundError):
+        files.find("web", left.id)
 
 
 def test_what_is_acknowledged_is_on_the_disk(

@@ -91,12 +91,12 @@ def test_segments_are_clamped_to_the_tunnels_size() -> None:
     assert chain(HOST_TEXT, "forward")[0] == "tcp flags syn tcp option maxseg size set rt mtu"
 
 
-def test_of_the_host_a_container_reaches_dns_and_ping_only() -> None:
+def test_of_the_host_a_container_reaches_dns_and_ping_of_its_gateway_only() -> None:
     assert chain(HOST_TEXT, "input") == [
         "iifname @bridges ct state established,related accept",
-        "iifname @bridges udp dport 53 accept",
-        "iifname @bridges tcp dport 53 accept",
-        "iifname @bridges icmp type echo-request accept",
+        "iifname @bridges fib daddr . iif type local udp dport 53 accept",
+        "iifname @bridges fib daddr . iif type local tcp dport 53 accept",
+        "iifname @bridges fib daddr . iif type local icmp type echo-request accept",
         "iifname @bridges drop",
     ]
 

@@ -30,7 +30,12 @@ from labfleet_scheduler.core.promises import (
 )
 
 ANONYMOUS = "f" * 64
-MOUNTS = (VolumeMount(volume="data", target="/data"), VolumeMount(volume=ANONYMOUS, target="/tmp"))
+LONG_NAME = "data" * 16
+"""Of a user's own volume: as long as the name of an anonymous one."""
+MOUNTS = (
+    VolumeMount(volume=LONG_NAME, target="/data"),
+    VolumeMount(volume=ANONYMOUS, target="/tmp", is_anonymous=True),
+)
 CLAIMED_NS = 1_800_000_000 * 10**9
 LATE_NS = CLAIMED_NS + int((ORPHAN_NAME_S + 1) * 1e9)
 
@@ -102,7 +107,7 @@ def test_anonymous_volumes_go_with_a_container_that_removes_itself() -> None:
 
 def test_a_name_without_container_is_freed_after_its_time() -> None:
     name = NameRecord(id=container_id(1), created_at_ns=CLAIMED_NS)
-    assert due_of(name=name, now_ns=LATE_NS) == [DropName("ann.c1")]
+    assert due_of(name=name, now_ns=LATE_NS) == [DropName("ann.c1", container_id(1))]
 
 
 def test_a_name_that_was_just_claimed_waits_for_its_container() -> None:

@@ -220,11 +220,11 @@ class Bus:
         return mirror
 
     async def emit(self, event: FleetEvent) -> None:
-        """Publish a docker event; best effort: a lost event is logged, the fact stands in the store."""
+        """Publish a docker event; best effort, without awaiting the stream: the fact stands in the store."""
         subject = subjects.event(event.tenant, event.type, event.id.replace(".", "=") or "-")
         try:
-            _ = await self._js.publish_async(subject, event.model_dump_json().encode())
-        except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as exc:
+            await self._client.publish(subject, event.model_dump_json().encode())
+        except (nats.errors.Error, OSError) as exc:
             self._log.warning("event.lost", subject=subject, error=str(exc))
 
     @contextlib.asynccontextmanager

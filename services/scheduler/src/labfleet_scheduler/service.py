@@ -14,6 +14,7 @@ from labfleet_proto.containers import (
     Goal,
     NameRecord,
     Observation,
+    VolumeMount,
     VolumeRecord,
 )
 from labfleet_proto.errors import NoRoomError, StaleError, UnavailableError
@@ -188,7 +189,7 @@ class Scheduler:
             )
             spec = args.spec.model_copy(update={"ports": bindings})
             for mount in spec.mounts:
-                await self._home(args, mount.volume, host.id)
+                await self._home(args, mount, host.id)
             placed = await self._store(args, spec, host, reason)
             await self._memory.containers.wait_for(placed.revision)
         return placed
@@ -216,7 +217,8 @@ class Scheduler:
             return ContainerPlaced(record=there.value, revision=there.revision)
         return ContainerPlaced(record=record, revision=revision)
 
-    async def _home(self, args: PlaceContainer, volume: str, host: HostId) -> None:
+    async def _home(self, args: PlaceContainer, mount: VolumeMount, host: HostId) -> None:
+        volume = mount.volume
         key = name_key(args.tenant, volume)
         if self._memory.volumes.get(key) is not None:
             return
@@ -225,7 +227,7 @@ class Scheduler:
             name=volume,
             home=host,
             created_at_ns=self._chassis.clock.now_ns(),
-            is_anonymous=len(volume) == 64,
+            is_anonymous=mount.is_anonymous,
         )
         try:
             revision = await self._memory.volumes.bucket.create(key, record)

@@ -380,7 +380,7 @@ def _mounts(
     for target in (*(body.Volumes or {}), *image.volumes):
         where = _target(target)
         if where not in found and where not in tmpfs:
-            found[where] = VolumeMount(volume=new_volume(), target=where)
+            found[where] = VolumeMount(volume=new_volume(), target=where, is_anonymous=True)
     return tuple(found.values())
 
 
@@ -394,7 +394,10 @@ def _target(path: str) -> str:
     if not path.startswith("/"):
         raise InvalidRequestError(f"invalid mount path: '{path}' mount path must be absolute")
     plain = "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
-    if plain == "/" or ".." in plain.split("/"):
+    is_kernels = (
+        plain == "/dev" or plain.startswith(("/proc/", "/sys/")) or plain in ("/proc", "/sys")
+    )
+    if plain == "/" or ".." in plain.split("/") or is_kernels:
         raise InvalidRequestError(f"invalid specification: destination can't be '{path}'")
     return plain
 
@@ -402,7 +405,7 @@ def _target(path: str) -> str:
 def _bind(text: str, new_volume: Callable[[], str]) -> VolumeMount:
     parts = text.split(":")
     if len(parts) == 1:
-        return VolumeMount(volume=new_volume(), target=_target(parts[0]))
+        return VolumeMount(volume=new_volume(), target=_target(parts[0]), is_anonymous=True)
     source, target = parts[0], parts[1]
     options = parts[2].split(",") if len(parts) > 2 else []
     if len(parts) > 3 or not source:
@@ -444,6 +447,7 @@ def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
         target=_target(body.Target),
         read_only=body.ReadOnly,
         copy_up=not (body.VolumeOptions and body.VolumeOptions.NoCopy),
+        is_anonymous=not body.Source,
     )
 
 

@@ -292,6 +292,6 @@ def _encoded(about: PathStat) -> str:
 def _tail(text: str) -> int | None:
     if text in ("", "all") or text.startswith("-"):
         return None
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise InvalidRequestError(f"tail: {text!r} is neither a number nor all")
     return int(text)

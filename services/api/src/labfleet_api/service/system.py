@@ -15,9 +15,11 @@ from labfleet_api.core.times import parse_time, rfc3339
 from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import API_VERSION, LEAST_API_VERSION, answer
+from labfleet_proto.errors import NotFoundError
 from labfleet_proto.events import FleetEvent
 from labfleet_proto.images import LIST_IMAGES
 from labfleet_proto.message import Nothing
+from labfleet_proto.placement import takes_room
 
 _EVENT_FILTERS = frozenset(
     {"container", "event", "image", "label", "network", "type", "volume", "host", "scope"}
@@ -58,6 +60,10 @@ def router(fleet: Fleet) -> APIRouter:
     @routes.get("/plugins")
     async def plugins() -> Response:
         return answer([])
+
+    @routes.get("/plugins/{name:path}/json")
+    async def plugin(name: str) -> Response:
+        raise NotFoundError(f'plugin "{name}" not found')
 
     @routes.get("/events")
     async def events(request: Request) -> Response:
@@ -169,9 +175,10 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
     rows = [["Hosts", str(len(hosts))]]
     for host in hosts:
         word = "lost" if fleet.is_lost(host.id) else "alive"
-        used = host.capacity - host.free
-        room = f"{used.memory_bytes >> 20} of {host.capacity.memory_bytes >> 20} MiB promised"
-        rows.append([f" {host.id}", f"{word}, {used.containers} containers, {room}"])
+        own = [each for each in fleet.memory.containers.values() if each.assignment.host == host.id]
+        used = [each.spec.limits.memory_bytes for each in own if takes_room(each, fleet.seen(each))]
+        room = f"{sum(used) >> 20} of {host.capacity.memory_bytes >> 20} MiB promised"
+        rows.append([f" {host.id}", f"{word}, {len(own)} containers, {room}"])
     first = hosts[0] if hosts else None
     return {
         "ID": fleet.settings.fleet,

@@ -191,8 +191,13 @@ class BlobFiles:
     def sweep(self, now_s: float | None = None) -> None:
         """Drop uploads that nobody has touched for a day."""
         now = time.time() if now_s is None else now_s  # noqa: TID251 - compared with file times
+        for upload in list(self._open.values()):
+            file = self._uploads / upload.id
+            if file.exists() and now - file.stat().st_mtime > _UPLOAD_LIFE_S:
+                self.cancel(upload)
+        busy = {name for upload in self._open for name in (upload, self._about(upload).name)}
         for path in self._uploads.iterdir():
-            if path.name not in self._open and now - path.stat().st_mtime > _UPLOAD_LIFE_S:
+            if path.name not in busy and now - path.stat().st_mtime > _UPLOAD_LIFE_S:
                 path.unlink(missing_ok=True)
 
     def _about(self, name: str) -> Path:

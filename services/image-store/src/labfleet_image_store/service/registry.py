@@ -243,6 +243,8 @@ class Registry:
     async def _uploads_post(self, request: Request) -> None:
         name = request.part["name"]
         mount, source = request.asked("mount"), request.asked("from")
+        if mount and not references.is_digest(mount):
+            raise RegistryError(400, "DIGEST_INVALID", f"digest {mount!r} is not valid")
         if mount and source and self._files.has(references.canonical(source), mount):
             self._files.link(name, mount)
             await self._created(request, mount)
@@ -395,7 +397,7 @@ def _page(request: Request, names: list[str], path: str) -> tuple[list[str], dic
     last = request.asked("last")
     after = [name for name in names if last is None or name > last]
     asked = request.asked("n")
-    if asked is not None and not asked.isdigit():
+    if asked is not None and not (asked.isascii() and asked.isdigit()):
         raise RegistryError(400, "PAGINATION_NUMBER_INVALID", f"n {asked!r} is not a number")
     limit = min(int(asked), _MOST_TAGS) if asked is not None else _MOST_TAGS
     page = after[:limit]

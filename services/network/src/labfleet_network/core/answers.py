@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from labfleet_proto.ids import NetworkId
+from labfleet_proto.ids import ContainerId, NetworkId
 from labfleet_proto.networks import AddressRecord
 
 
@@ -14,6 +14,7 @@ class Directory:
 
     _by_name: dict[tuple[NetworkId, str], set[str]] = field(default_factory=dict)
     _by_address: dict[str, list[AddressRecord]] = field(default_factory=dict)
+    _of_container: dict[ContainerId, set[NetworkId]] = field(default_factory=dict)
     _networks: dict[NetworkId, str] = field(default_factory=dict)
 
     @classmethod
@@ -22,19 +23,17 @@ class Directory:
         made = cls(_networks=dict(names))
         for record in records:
             made._by_address.setdefault(record.address, []).append(record)
+            made._of_container.setdefault(record.container, set()).add(record.network)
             for name in record.names:
                 made._by_name.setdefault((record.network, name.lower()), set()).add(record.address)
         return made
 
     def networks_of(self, address: str) -> set[NetworkId]:
         """Networks of the container that holds `address`."""
-        holders = {record.container for record in self._by_address.get(address, ())}
-        return {
-            record.network
-            for records in self._by_address.values()
-            for record in records
-            if record.container in holders
-        }
+        found: set[NetworkId] = set()
+        for record in self._by_address.get(address, ()):
+            found |= self._of_container[record.container]
+        return found
 
     def forward(self, asker: str, name: str) -> list[str] | None:
         """Addresses of a name as the holder of `asker` sees it; None if it is no name of ours."""

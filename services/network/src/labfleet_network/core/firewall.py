@@ -59,9 +59,9 @@ table ip {table} {{
   chain input {{
     type filter hook input priority filter; policy accept;
     iifname @bridges ct state established,related accept
-    iifname @bridges udp dport 53 accept
-    iifname @bridges tcp dport 53 accept
-    iifname @bridges icmp type echo-request accept
+    iifname @bridges fib daddr . iif type local udp dport 53 accept
+    iifname @bridges fib daddr . iif type local tcp dport 53 accept
+    iifname @bridges fib daddr . iif type local icmp type echo-request accept
     iifname @bridges drop
   }}
 }}

@@ -21,6 +21,8 @@ _DRAIN_STEP_S = 0.01
 
 _V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio")
 
+_V2_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+
 _DEVICES = (
     "c 1:3 rwm",  # null
     "c 1:5 rwm",  # zero
@@ -255,6 +257,14 @@ class CgroupV1:
         return found
 
 
+def _pass_down(group: Path) -> None:
+    """Let the groups below use the controllers; one that the kernel lacks must not cost the others."""
+    here = group / "cgroup.controllers"
+    known = here.read_text().split() if here.exists() else _V2_CONTROLLERS
+    words = " ".join(f"+{name}" for name in _V2_CONTROLLERS if name in known)
+    _write_if_there(group / "cgroup.subtree_control", words)
+
+
 @dataclass(frozen=True)
 class CgroupV2:
     """The unified hierarchy."""
@@ -271,9 +281,7 @@ class CgroupV2:
         path = self._path(name)
         path.mkdir(parents=True, exist_ok=True)
         for above in reversed(path.relative_to(self.root).parents):
-            _write_if_there(
-                self.root / above / "cgroup.subtree_control", "+cpu +cpuset +io +memory +pids"
-            )
+            _pass_down(self.root / above)
         _write(path / "memory.max", str(limits.memory_bytes))
         _write_if_there(path / "memory.swap.max", "0")
         _write_if_there(path / "memory.oom.group", "0")

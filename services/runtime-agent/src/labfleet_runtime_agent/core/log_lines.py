@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def parse_time(stamp: str) -> int | None:
 
 def _in_utc(time_ns: int) -> str:
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds).astimezone().utctimetuple()
+    moment = datetime.fromtimestamp(seconds, UTC).utctimetuple()
     return (
         f"{moment.tm_year:04d}-{moment.tm_mon:02d}-{moment.tm_mday:02d}T"
         f"{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}.{rest:09d}Z"

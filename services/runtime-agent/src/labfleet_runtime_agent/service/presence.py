@@ -14,7 +14,8 @@ from labfleet_runtime_agent.service.admission import Admission
 
 _LEASE_EVERY_S = 5.0
 _RECORD_EVERY_S = 10.0
-_SETTLE_S = 0.2
+_SETTLE_S = 1.0
+"""For people and metrics only: the scheduler counts from the records."""
 
 
 class Epoch:

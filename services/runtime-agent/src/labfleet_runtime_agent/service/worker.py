@@ -483,7 +483,7 @@ class Worker:
             await tools.files.snapshots.discard(self.record.id)
         if with_volumes:
             for mount in self.record.spec.mounts:
-                if len(mount.volume) == 64:
+                if mount.is_anonymous:
                     await tools.files.volumes.remove(self.record.tenant, mount.volume)
         tools.files.slots.release(self.record.id)
         self._uid_slot = None

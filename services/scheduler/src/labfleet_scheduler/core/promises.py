@@ -71,7 +71,7 @@ def _drop(record: ContainerRecord, seen: Observation) -> DropContainer:
     anonymous = tuple(
         name_key(record.tenant, mount.volume)
         for mount in record.spec.mounts
-        if with_volumes and len(mount.volume) == 64
+        if with_volumes and mount.is_anonymous
     )
     return DropContainer(
         container_key(record.tenant, record.id),
