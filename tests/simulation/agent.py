@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from tests.simulation.bus import Job
 from tests.simulation.loop import Future, Process, Steps
 from tests.simulation.machine import LedgerEntry, Machine
+from tests.simulation.publisher import Publisher
 from tests.simulation.store import Entry, Mirror
-from tests.simulation.worker import Publisher, Worker
+from tests.simulation.worker import Worker
 
 from labfleet_proto.buckets import container_key
 from labfleet_proto.containers import ContainerRecord, Observation, State
