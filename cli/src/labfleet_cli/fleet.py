@@ -96,7 +96,8 @@ def _digest(plan: FleetPlan) -> str:
 
 def start(plan: FleetPlan, say: Say) -> bool:
     """Make the machine ready and start the processes; False if they run already as planned."""
-    with machine.locked(plan.run_dir / "up.lock"):
+    with machine.locked(Path("/run") / f"{plan.name}.lock"):
+        machine.mount_run_dir(plan)
         digest = plan.run_dir / "plan.digest"
         if supervisor_pid(plan) is not None:
             if digest.exists() and digest.read_text() == _digest(plan):

@@ -80,6 +80,18 @@ def mount_controllers() -> None:
         run(["mount", "-t", "cgroup", "-o", name, "cgroup", str(path)])
 
 
+def mount_run_dir(plan: FleetPlan) -> None:
+    """Have the run directory in memory, as `/run` is wherever an init system runs; again is nothing."""
+    plan.run_dir.mkdir(parents=True, exist_ok=True)
+    if _file_system(plan.run_dir) != "tmpfs":
+        run(["mount", "-t", "tmpfs", "-o", "mode=711,size=1g", plan.name, str(plan.run_dir)])
+
+
+def _file_system(path: Path) -> str:
+    """Type of the file system that holds a directory."""
+    return run(["stat", "--file-system", "--format=%T", str(path)]).strip()
+
+
 def total_memory_bytes() -> int:
     """Memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -159,6 +171,9 @@ def sweep(plan: FleetPlan) -> list[str]:
             problems.append(f"unmount {path}: {os.strerror(ctypes.get_errno())}")
     _remove_cgroups(plan.name, problems)
     _remove_links(plan)
+    if plan.run_dir.is_mount() and _libc.umount2(os.fsencode(plan.run_dir), _MNT_DETACH) != 0:
+        problems.append(f"unmount {plan.run_dir}: {os.strerror(ctypes.get_errno())}")
+    Path("/run", f"{plan.name}.lock").unlink(missing_ok=True)
     for table in ("farm", "entry"):
         with contextlib.suppress(MachineError):
             run(["nft", "delete", "table", "ip", f"{plan.tag}-{table}"])

@@ -49,8 +49,9 @@ async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Too
     for path in (settings.state_dir, settings.run_dir):
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o711)
-    crun_root = settings.run_dir / "crun"
+    crun_root, bundles = settings.run_dir / "crun", settings.run_dir / "bundles"
     crun_root.mkdir(mode=0o700, exist_ok=True)
+    bundles.mkdir(mode=0o711, exist_ok=True)
     observed = await chassis.bus.bucket(OBSERVED)
     return Tools(
         host=host,
@@ -58,7 +59,7 @@ async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Too
         bus=chassis.bus,
         clock=chassis.clock,
         log=chassis.log,
-        runtime=Runtime(crun_root, settings.runtime),
+        runtime=Runtime(crun_root, bundles, settings.runtime),
         cgroups=cgroups.detect(settings.cgroup_parent),
         files=Files(
             LayerStore(settings.state_dir, settings.registry_url, chassis.log),
@@ -101,7 +102,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     capacity = capacity_of(settings)
     for name, value in capacity.model_dump().items():
         CAPACITY.labels(name).set(value)
-    admission = Admission(capacity, chassis.tasks)
+    admission = Admission(capacity, chassis.tasks, settings.state_dir)
     chassis.loop("publisher", tools.publisher.run)
     agent = Agent(tools, admission, await chassis.mirror(CONTAINERS))
     agent.recover()

@@ -5,6 +5,7 @@ file `links/<repository>/<digest>` says that a repository refers to the blob.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
@@ -104,13 +105,17 @@ class BlobFiles:
     # -- writing
 
     def put(self, repository: str, data: bytes) -> Digest:
-        """Store a small blob durably."""
+        """Store a small blob durably. Raises DiskFullError; then nothing is kept."""
         digest = Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
         aside = self._uploads / f"put-{secrets.token_hex(8)}"
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as exc:
+            aside.unlink(missing_ok=True)
+            raise DiskFullError(f"blob {digest}: {exc.strerror}") from exc
         self._publish(aside, digest)
         self.link(repository, digest)
         return digest
@@ -156,25 +161,30 @@ class BlobFiles:
         return upload
 
     def append(self, upload: Upload, data: bytes) -> None:
-        """Add bytes. Raises InvalidRequestError beyond 8 GiB, DiskFullError."""
+        """Add bytes. Raises InvalidRequestError beyond 8 GiB, DiskFullError; then nothing is kept."""
         if upload.size + len(data) > MOST_BLOB_BYTES:
             raise InvalidRequestError(f"blob is larger than {MOST_BLOB_BYTES} bytes")
         try:
             upload.file.write(data)
             upload.file.flush()  # what the client is told of must outlive this process
         except OSError as exc:
+            self.cancel(upload)
             raise DiskFullError(f"upload {upload.id}: {exc.strerror}") from exc
         upload.hash.update(data)
         upload.size += len(data)
 
     def finish(self, upload: Upload, digest: str) -> None:
-        """Flush and publish. Raises DigestMismatchError; then nothing is kept."""
+        """Flush and publish. Raises DigestMismatchError, DiskFullError; then nothing is kept."""
         have = f"sha256:{upload.hash.hexdigest()}"
         if have != digest:
             self.cancel(upload)
             raise DigestMismatchError(f"the bytes are {have}, not {digest}")
-        upload.file.flush()
-        os.fsync(upload.file.fileno())
+        try:
+            upload.file.flush()
+            os.fsync(upload.file.fileno())
+        except OSError as exc:
+            self.cancel(upload)
+            raise DiskFullError(f"upload {upload.id}: {exc.strerror}") from exc
         upload.file.close()
         self._publish(self._uploads / upload.id, digest)
         self.link(upload.repository, digest)
@@ -183,7 +193,8 @@ class BlobFiles:
 
     def cancel(self, upload: Upload) -> None:
         """Drop a session and its bytes."""
-        upload.file.close()
+        with contextlib.suppress(OSError):  # bytes that do not fit are dropped, too
+            upload.file.close()
         self._open.pop(upload.id, None)
         (self._uploads / upload.id).unlink(missing_ok=True)
         self._about(upload.id).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """OCI distribution 1.1 over HTTP, as a plain ASGI application: blobs are most of its traffic."""
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -29,6 +30,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _CHUNK = 1 << 20
 _MOST_TAGS = 1000
+_DRAIN_LIMIT_S = 10.0
 
 _ROUTES = (
     ("base", re.compile(r"/v2/?")),
@@ -89,6 +91,13 @@ class Request:
                 raise RegistryError(413, "MANIFEST_INVALID", f"body is larger than {limit} bytes")
         return bytes(got)
 
+    async def drain(self, limit_s: float) -> None:
+        """Read and forget the rest of the body: a client that still sends hears a reset, no answer."""
+        with contextlib.suppress(TimeoutError, RegistryError):
+            async with asyncio.timeout(limit_s):
+                async for _ in self.chunks():
+                    pass
+
     async def reply(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         """Answer with a whole body."""
         await self.head(status, {"Content-Length": str(len(body)), **headers})
@@ -146,6 +155,7 @@ class Registry:
         if request.status:
             self._log.warning("registry.cut", error=str(error))
             return
+        await request.drain(_DRAIN_LIMIT_S)
         text = {"errors": [{"code": error.code, "message": str(error), "detail": None}]}
         body = json.dumps(text).encode()
         await request.reply(

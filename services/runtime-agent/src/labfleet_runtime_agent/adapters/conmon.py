@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,6 @@ _COMMAND_FAILED = re.compile(
     r"executable file .*not found|no such file or directory|permission denied|is a directory|exec format",
     re.IGNORECASE,
 )
-LOG_FILE = "container.log"
 
 
 class _Sync(BaseModel):
@@ -44,6 +44,8 @@ class Runtime:
 
     root: Path
     """crun's own state, below the run directory."""
+    bundles: Path
+    """Bundles, below the run directory: made anew for each start, gone with a reboot."""
     crun: str = "/usr/bin/crun"
     conmon: str = "/usr/bin/conmon"
 
@@ -51,25 +53,25 @@ class Runtime:
         """Command line of one crun call."""
         return [self.crun, "--root", str(self.root), "--cgroup-manager", "disabled", *words]
 
+    def bundle_of(self, container: ContainerId) -> Path:
+        """Directory of a container's bundle, present or not."""
+        return self.bundles / container
+
     async def create(
-        self, container: ContainerId, bundle: Path, spec: ContainerSpec
+        self, container: ContainerId, log: Path, spec: ContainerSpec
     ) -> RunningProcess:
-        """Create the container under a new monitor; its init waits for `start`.
+        """Create the container of its bundle under a new monitor that writes `log`.
+
+        Its init waits for `start`.
 
         Raises:
             CommandNotRunnableError: the command does not exist or may not be executed.
             InternalError: crun or conmon failed; the message is theirs.
         """
-        for name in ("exit-code", "monitor.pid", "attach", "ctl", "winsz"):
-            with contextlib.suppress(FileNotFoundError):
-                (bundle / name).unlink()
-        exits = bundle / "exits"
-        exits.mkdir(exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            (exits / container).unlink()
+        bundle = self.bundle_of(container)
         read_end, write_end = os.pipe()
         try:
-            argv = self._conmon_argv(container, bundle, spec)
+            argv = self._conmon_argv(container, bundle, log, spec)
             child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -97,7 +99,9 @@ class Runtime:
             monitor_started_ticks=started_ticks(monitor),
         )
 
-    def _conmon_argv(self, container: ContainerId, bundle: Path, spec: ContainerSpec) -> list[str]:
+    def _conmon_argv(
+        self, container: ContainerId, bundle: Path, log: Path, spec: ContainerSpec
+    ) -> list[str]:
         argv = [
             self.conmon,
             "--api-version",
@@ -114,11 +118,11 @@ class Runtime:
             "--conmon-pidfile",
             str(bundle / "monitor.pid"),
             "--exit-dir",
-            str(bundle / "exits"),
+            str(bundle),
         ]
         argv += [
             "-l",
-            f"k8s-file:{bundle / LOG_FILE}",
+            f"k8s-file:{log}",
             "--log-size-max",
             str(spec.limits.log_bytes),
         ]
@@ -152,9 +156,12 @@ class Runtime:
             os.close(pipe)
 
     async def delete(self, container: ContainerId) -> None:
-        """Kill it if it runs and forget it; absent is success."""
-        if not (self.root / container).exists():
-            return
+        """Kill it if it runs and forget it, bundle and all; absent is success."""
+        if (self.root / container).exists():
+            await self._delete(container)
+        await asyncio.to_thread(shutil.rmtree, self.bundle_of(container), ignore_errors=True)
+
+    async def _delete(self, container: ContainerId) -> None:
         done = await process.run(
             self.crun_argv("delete", "--force", container), timeout_s=_LIMIT_S, check=False
         )
@@ -169,11 +176,8 @@ class Runtime:
         return str(json.loads(done.stdout)["status"]) if done.exit_code == 0 else ""
 
     def known(self) -> set[str]:
-        """Containers of which crun keeps state."""
-        try:
-            return {entry.name for entry in self.root.iterdir()}
-        except FileNotFoundError:
-            return set()
+        """Containers of which there is state of crun, or a bundle."""
+        return {entry.name for place in (self.root, self.bundles) for entry in place.iterdir()}
 
     async def version(self) -> str:
         """Such as `crun 1.8.1`."""
@@ -184,7 +188,7 @@ class Runtime:
 
 def exit_code(bundle: Path, container: ContainerId) -> tuple[int, int] | None:
     """Exit code and time (ns since the epoch) that the monitor wrote; None if it has not."""
-    file = bundle / "exits" / container
+    file = bundle / container
     try:
         text = file.read_text().strip()
         return (int(text), file.stat().st_mtime_ns) if text else None

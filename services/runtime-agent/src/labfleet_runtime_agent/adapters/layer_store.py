@@ -61,10 +61,16 @@ class LayerStore:
         """
         missing = [layer for layer in pin.layers if not self.path_of(layer).is_dir()]
         if missing:
-            async with asyncio.TaskGroup() as tasks:
-                for layer in dict.fromkeys(missing):
-                    tasks.create_task(self._fetch_once(pin.repository, layer))
+            await self._fetch_all(pin.repository, list(dict.fromkeys(missing)))
         return [self.path_of(layer) for layer in pin.layers]
+
+    async def _fetch_all(self, repository: str, layers: list[LayerRef]) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for layer in layers:
+                    tasks.create_task(self._fetch_once(repository, layer))
+        except ExceptionGroup as group:  # not except*: that would wrap what is raised here
+            raise group.exceptions[0] from None
 
     async def _fetch_once(self, repository: str, layer: LayerRef) -> None:
         lock = self._locks.setdefault(layer.diff_id, asyncio.Lock())

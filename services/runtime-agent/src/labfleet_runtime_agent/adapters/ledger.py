@@ -7,6 +7,7 @@ processes end with the boot, too.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -53,8 +54,12 @@ class Ledger:
             path.chmod(mode)
 
     def path_of(self, container: ContainerId) -> Path:
-        """Directory of a container: ledger, bundle, log, writable layer."""
+        """Directory of a container: ledger, log, writable layer."""
         return self._dir / container
+
+    def log_of(self, container: ContainerId) -> Path:
+        """File that the container's monitor writes what it prints to."""
+        return self._dir / container / "container.log"
 
     def note(self, entry: LedgerEntry) -> None:
         """Keep an entry for this boot: it outlives the agent, not the machine's power."""
@@ -64,10 +69,19 @@ class Ledger:
         aside.rename(path)
 
     def save(self, entry: LedgerEntry) -> None:
-        """Write an entry durably; it replaces what was noted before."""
+        """Write an entry durably; it replaces what was noted before.
+
+        On a full disk it is noted: what fills the disk must be stoppable and removable.
+        """
         home = self.path_of(entry.record.id)
-        home.mkdir(mode=0o711, exist_ok=True)
-        write_durably(home / _FILE, entry.model_dump_json().encode())
+        try:
+            home.mkdir(mode=0o711, exist_ok=True)
+            write_durably(home / _FILE, entry.model_dump_json().encode())
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.note(entry)
+            return
         (self._run / entry.record.id).unlink(missing_ok=True)
 
     def load(self) -> list[LedgerEntry]:

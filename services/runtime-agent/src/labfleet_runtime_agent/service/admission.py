@@ -1,26 +1,32 @@
 """The host's capacity as its workers use it, and the loop that publishes it."""
 
 import asyncio
+import shutil
 from collections.abc import Coroutine
+from pathlib import Path
 
 from labfleet_proto.containers import ContainerRecord, Observation, State
-from labfleet_proto.errors import NoRoomError
+from labfleet_proto.errors import DiskFullError, NoRoomError
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.placement import Hold, HoldAnswer, takes_room
 from labfleet_proto.resources import Resources, lacking
 from labfleet_runtime_agent.core.admission import Holds
 from labfleet_runtime_agent.metrics import CONTAINERS, FREE
 
+_DISK_RESERVE_BYTES = 256 << 20
+"""With less nothing new comes here, so that what runs can go on and be looked at."""
+
 
 class Admission:
     """Who uses how much of this host. Not for several threads."""
 
-    def __init__(self, capacity: Resources, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, capacity: Resources, tasks: asyncio.TaskGroup, state_dir: Path) -> None:
         self.capacity = capacity
         self.moved = asyncio.Event()
         """Set whenever the free vector may have changed."""
         self._holds = Holds()
         self._tasks = tasks
+        self._state_dir = state_dir
         self._known: dict[ContainerId, tuple[ContainerRecord, Observation | None]] = {}
         self._used = Resources()
 
@@ -55,6 +61,8 @@ class Admission:
         """Grant or refuse a hold; a container that is here already is granted."""
         if request.container in self._known:
             return HoldAnswer(is_granted=True, free=self.free())
+        if self._lacks_disk():
+            return HoldAnswer(is_granted=False, lacking=("disk space",), free=self.free())
         answer = self._holds.ask(
             request.container, request.resources, self.capacity - self._used, now_s
         )
@@ -62,7 +70,9 @@ class Admission:
         return answer
 
     def admit(self, record: ContainerRecord) -> None:
-        """Let a container start. Raises NoRoomError naming what is lacking."""
+        """Let a container start. Raises NoRoomError naming what is lacking, DiskFullError."""
+        if self._lacks_disk():
+            raise DiskFullError(f"this host has no room left for {record.name}: its disk is full")
         old = self._known.get(record.id)
         mine = record.spec.resources() if old is not None and takes_room(*old) else Resources()
         missing = lacking(record.spec.resources(), self.free() + mine)
@@ -70,6 +80,9 @@ class Admission:
             raise NoRoomError(
                 f"this host has no room left for {record.name}: it lacks {', '.join(missing)}"
             )
+
+    def _lacks_disk(self) -> bool:
+        return shutil.disk_usage(self._state_dir).free < _DISK_RESERVE_BYTES
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         """Run something for the life of the agent."""

@@ -53,8 +53,8 @@ class Launch:
 
     @property
     def bundle(self) -> Path:
-        """The container's own directory."""
-        return self._tools.ledger.path_of(self._record.id)
+        """Directory of the container's bundle."""
+        return self._tools.runtime.bundle_of(self._record.id)
 
     async def create(self, base: int) -> Launched:
         """Make everything and let crun create the container; `base` is the first of its user ids.
@@ -75,7 +75,8 @@ class Launch:
         await asyncio.to_thread(self._write_bundle, base, interface, volumes, who)
         self._note("bundle", time.perf_counter() - began)
         began = time.perf_counter()
-        running = await self._tools.runtime.create(record.id, self.bundle, record.spec)
+        log = self._tools.ledger.log_of(record.id)
+        running = await self._tools.runtime.create(record.id, log, record.spec)
         self._note("create", time.perf_counter() - began)
         await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
         return Launched(running, interface, self._steps)
@@ -178,6 +179,7 @@ class Launch:
         self, base: int, interface: InterfaceReady, volumes: list[VolumeSource], who: Identity
     ) -> None:
         record = self._record
+        self.bundle.mkdir(mode=0o711, exist_ok=True)
         texts = {
             "/etc/hosts": hosts_file(record, interface),
             "/etc/hostname": f"{record.spec.hostname}\n",

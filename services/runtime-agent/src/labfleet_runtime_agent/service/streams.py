@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_proto.errors import ConflictError, LabfleetError, NotFoundError
@@ -22,7 +23,6 @@ from labfleet_proto.runtime import (
 )
 from labfleet_runtime_agent.adapters import archive, execs, host_facts, image_users, log_files
 from labfleet_runtime_agent.adapters.attach import Attachment
-from labfleet_runtime_agent.adapters.conmon import LOG_FILE
 from labfleet_runtime_agent.adapters.execs import Exec
 from labfleet_runtime_agent.core import spec as oci
 from labfleet_runtime_agent.core.frames import STDERR, STDOUT, frame
@@ -88,7 +88,7 @@ class Streams:
 
     async def _logs(self, worker: Worker, request: ReadLogs, stream: ByteStream) -> None:
         is_tty = worker.record.spec.is_tty
-        lines = log_files.read(worker.bundle / LOG_FILE, request, lambda: not worker.is_running)
+        lines = log_files.read(worker.log_file, request, lambda: not worker.is_running)
         async with contextlib.aclosing(lines):
             async for line in lines:
                 payload = line.payload(with_timestamp=request.with_timestamps)
@@ -210,7 +210,7 @@ class Streams:
         spec = worker.record.spec
         asked = one.spec
         user = asked.user or spec.user
-        root = worker.bundle.joinpath(f"/proc/{init.pid}/root")
+        root = Path(f"/proc/{init.pid}/root")
         who = await asyncio.to_thread(image_users.look_up, root, user, spec.group_add)
         named = {entry.partition("=")[0] for entry in asked.env}
         inherited = tuple(entry for entry in spec.env if entry.partition("=")[0] not in named)

@@ -89,8 +89,13 @@ class Worker:
 
     @property
     def bundle(self) -> Path:
-        """The container's own directory."""
-        return self._tools.ledger.path_of(self.record.id)
+        """Directory of the container's bundle, while it runs."""
+        return self._tools.runtime.bundle_of(self.record.id)
+
+    @property
+    def log_file(self) -> Path:
+        """What it printed, of all its attempts."""
+        return self._tools.ledger.log_of(self.record.id)
 
     def init(self) -> ProcessHandle:
         """The container's first process. Raises ConflictError if it does not run."""
