@@ -34,12 +34,7 @@ def until_traceless(fleet: Fleet) -> None:
 
 
 def _namespaces(fleet: Fleet) -> list[str]:
-    found = []
-    for folder in ("netns", "sysfs"):
-        for path in (fleet.plan.run_dir / "hosts").glob(f"*/{folder}/*"):
-            if not path.name.startswith("ready-"):
-                found.append(f"namespace {path}")
-    return found
+    return [f"namespace {path}" for path in (fleet.plan.run_dir / "hosts").glob("*/names/*")]
 
 
 def _mounts(fleet: Fleet) -> list[str]:
