@@ -33,6 +33,8 @@ VICTIMS = (
 STUDENTS = 4
 MOST_OWN = 4
 CLIENT_LIMIT_S = 100
+API_GONE = 255
+"""What the docker command line says, without a word, when the api is gone at the end of an exec."""
 
 
 @dataclass
@@ -150,7 +152,7 @@ class Student:
         if code == wanted:
             if out != "here":
                 self.lies.append(f"exec in {one.name} ended with {code} and printed {out!r}")
-        elif code == 0 or not err:
+        elif code != API_GONE and (code == 0 or not err):
             self.lies.append(f"exec of exit {wanted} in {one.name} ended with {code}: {err}")
         if "is not running" in err or "No such container" in err:
             self.lies.append(f"{one.name} runs, and exec said: {err}")

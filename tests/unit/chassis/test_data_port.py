@@ -1,7 +1,9 @@
 """The data port: tickets and byte streams."""
 
 import asyncio
+import gc
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -146,3 +148,32 @@ def test_a_changed_ticket_is_refused() -> None:
     assert unseal(line, KEY) == ticket
     with pytest.raises(ForbiddenError):
         unseal(b"A" + line[1:], KEY)
+
+
+async def test_a_stream_whose_client_has_half_closed_is_not_collected() -> None:
+    """Its task waits for a pipe, as an exec does: nothing but the data port knows of it."""
+    source, sink = os.pipe()
+    waits = asyncio.Event()
+
+    async def late(_ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
+        await accept({})
+        while await stream.read():
+            pass
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", buffering=0)
+        )
+        loop.call_soon(waits.set)
+        await stream.write(await reader.read())
+        transport.close()
+        stream.write_eof()
+
+    async with serving(late) as port, dialled(port) as stream:
+        stream.write_eof()
+        await waits.wait()
+        gc.collect()
+        os.write(sink, b"late")
+        os.close(sink)
+        assert await stream.read() == b"late"
+        assert await stream.read() == b""

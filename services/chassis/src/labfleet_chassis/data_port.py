@@ -148,7 +148,8 @@ class DataPort:
         self._clock = clock
         self._log = log
         self._used: dict[str, int] = {}
-        self._open = 0
+        self._open: set[asyncio.Task[None] | None] = set()
+        """Once its peer has half-closed, nothing else keeps a stream's task from the collector."""
 
     @contextlib.asynccontextmanager
     async def listening(self, address: str, port: int) -> AsyncIterator[int]:
@@ -181,9 +182,9 @@ class DataPort:
             is_accepted = True
             await stream.write(StreamReply(detail=detail).model_dump_json().encode() + b"\n")
 
-        self._open += 1
+        self._open.add(asyncio.current_task())
         try:
-            if self._open > _MOST_STREAMS:
+            if len(self._open) > _MOST_STREAMS:
                 raise UnavailableError(f"data port of {self._host}: {_MOST_STREAMS} streams open")
             async with asyncio.timeout(_HEAD_LIMIT_S):
                 line = await reader.readuntil(b"\n")
@@ -204,5 +205,5 @@ class DataPort:
         except Exception:  # noqa: BLE001 - the top of a stream: logged once
             self._log.exception("stream.failed")
         finally:
-            self._open -= 1
             await stream.close()
+            self._open.discard(asyncio.current_task())

@@ -93,6 +93,10 @@ class DnsServer:
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = str(writer.get_extra_info("peername")[0])
+        task = asyncio.current_task()
+        if task is not None:  # nothing else keeps it from the collector once the peer half-closes
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             while True:
                 async with asyncio.timeout(10):
