@@ -12,7 +12,6 @@ from labfleet_chassis import bus as bus_module
 from labfleet_chassis import logs
 from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import SystemClock
-from labfleet_chassis.supervise import supervise
 from labfleet_cli.fleet_plan import FleetPlan
 from labfleet_proto import buckets
 from labfleet_proto.buckets import BucketDef, container_key, name_key, observed_key
@@ -173,12 +172,7 @@ async def _snapshot(bus: Bus) -> Snapshot:
 
 
 async def _values(bus: Bus, definition: BucketDef[M]) -> dict[str, M]:
-    mirror = await bus.mirror(definition)
-    async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(supervise(definition.name, mirror.run, logs.get("fsck")))
-        await mirror.ready.wait()
-        following.cancel()
-    return {key: entry.value for key, entry in mirror.entries.items()}
+    return await (await bus.bucket(definition)).values()
 
 
 async def _ask(bus: Bus, host: HostId) -> list[str]:

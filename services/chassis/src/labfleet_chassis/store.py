@@ -145,6 +145,17 @@ class Bucket(Generic[M]):
             info = await self._js.stream_info(f"KV_{self.definition.name}")
         return int(info.state.last_seq)
 
+    async def values(self) -> dict[str, M]:
+        """Read all keys. Raises UnavailableError."""
+        found: dict[str, M] = {}
+        async with self.watch() as watcher:
+            while (change := await _next(watcher)) is not None:
+                if change.operation in (KV_DEL, KV_PURGE) or not change.value:
+                    found.pop(change.key, None)
+                else:
+                    found[change.key] = self.definition.model.model_validate_json(change.value)
+        return found
+
     @contextlib.asynccontextmanager
     async def watch(self) -> AsyncIterator[KeyValue.KeyWatcher]:
         """Watch all keys; for `Mirror`. Raises UnavailableError."""
@@ -220,13 +231,16 @@ class Mirror(Generic[M]):
     async def run(self) -> None:
         """Follow the bucket for ever; wrap in `supervise`. Raises UnavailableError."""
         self._resync.clear()
+        # Read before the pass: what is written during it may not be among what it shows.
+        position = await self.bucket.last_revision()
         seen: set[str] | None = set()
         silent_ticks = 0
         async with self.bucket.watch() as watcher:
             while not self._resync.is_set():
                 try:
-                    change = await watcher.updates(timeout=_TICK_S)  # type: ignore[no-untyped-call]
-                except nats.errors.TimeoutError:
+                    async with asyncio.timeout(_TICK_S):
+                        change = await _next(watcher)
+                except TimeoutError:
                     silent_ticks += 1
                     if silent_ticks % _TICKS_TO_DOUBT == 0:
                         await self._doubt(is_syncing=seen is not None)
@@ -237,7 +251,7 @@ class Mirror(Generic[M]):
                     if seen is not None:
                         seen.add(change.key)
                 elif seen is not None:
-                    await self._finish_sync(seen)
+                    self._finish_sync(seen, position)
                     seen = None
         await self._again()
 
@@ -250,11 +264,11 @@ class Mirror(Generic[M]):
         """End this round with an error so that `supervise` starts the next one."""
         raise UnavailableError(f"watch of {self.bucket.definition.name} starts anew")
 
-    async def _finish_sync(self, seen: set[str]) -> None:
+    def _finish_sync(self, seen: set[str], position: int) -> None:
         """Drop what the full pass did not show, then call the mirror ready."""
         for key in self.entries.keys() - seen:
             self._drop(key)
-        self.revision = max(self.revision, await self.bucket.last_revision())
+        self.revision = max(self.revision, position)
         self.ready.set()
         self._wake()
 
@@ -287,6 +301,17 @@ class Mirror(Generic[M]):
     def _wake(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+async def _next(watcher: KeyValue.KeyWatcher) -> KeyValue.Entry | None:
+    """The next change; None once, after the first pass. Raises UnavailableError at the watch's end.
+
+    Not `updates()`, whose limit may swallow a cancellation (bpo-42130): the task would go on for ever.
+    """
+    try:
+        return await anext(watcher)
+    except StopAsyncIteration as exc:
+        raise UnavailableError("the watch has ended") from exc
 
 
 async def open_bucket(js: JetStreamContext, definition: BucketDef[M]) -> Bucket[M]:

@@ -5,7 +5,8 @@ import asyncio
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_network.adapters.nft import Nft
 from labfleet_network.service.entry import EntryNetwork
-from labfleet_network.service.host import HostNetwork, Kernel
+from labfleet_network.service.host import HostNetwork
+from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
 from labfleet_network.settings import Settings
 from labfleet_proto import networks
@@ -25,7 +26,7 @@ async def run_host(chassis: Chassis, settings: Settings, host: HostId) -> None:
     await bus.serve(networks.RELEASE_INTERFACE, network.release, host=host)
     await bus.serve(networks.CHECK_NETWORK, network.check, host=host)
     chassis.loop("network", network.keep)
-    chassis.loop("pool", network.fill_pool)
+    chassis.loop("pool", kernel.fill_pool)
     chassis.ready()
     await chassis.stopping.wait()
     network.dns.close()

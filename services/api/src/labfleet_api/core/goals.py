@@ -27,6 +27,6 @@ def is_pending_start(record: ContainerRecord, seen: Observation | None) -> bool:
 def failure(record: ContainerRecord, seen: Observation) -> LabfleetError | None:
     """Why the start that the record asks for did not come about; None if it did."""
     is_start = record.goal is Goal.RUNNING and seen.attempt == record.attempt
-    if is_start and seen.state is State.EXITED and seen.error_code:
+    if is_start and seen.state >= State.EXITED and seen.error_code:
         return Problem(code=seen.error_code, message=seen.error).to_error()
     return None

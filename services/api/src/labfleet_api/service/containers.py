@@ -107,10 +107,12 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
 
         async def body() -> AsyncIterator[bytes]:
             try:
-                code = await life.wait(watch, condition)
-                yield json.dumps({"StatusCode": code}).encode() + b"\n"
+                end: views.Json = {"StatusCode": await life.wait(watch, condition)}
+            except LabfleetError as exc:
+                end = {"StatusCode": 125, "Error": {"Message": exc.message}}
             finally:
                 watching.__exit__(None, None, None)
+            yield json.dumps(end).encode() + b"\n"
 
         return StreamingResponse(body(), media_type="application/json")
 

@@ -115,6 +115,7 @@ class Fleet:
         is_recorded = container_key(seen.tenant, seen.id) in self.memory.containers.entries
         if is_recorded and (shown is None or shown.order() < seen.order()):
             self._told[key] = seen
+        self._show(seen)
 
     def is_lost(self, host: HostId) -> bool:
         """Whether the host's lease has run out."""
@@ -227,14 +228,21 @@ class Fleet:
             if not there:
                 del self._watches[record.id]
 
+    def _show(self, seen: Observation) -> None:
+        """Let those who watch see an observation, unless they saw a greater one."""
+        for watch in self._watches.get(seen.id, ()):
+            if watch.last is None or watch.last.order() <= seen.order():
+                watch.last = seen
+                watch.moved.set()
+
     def _on_observed(self, key: str, entry: Entry[Observation] | None) -> None:
         told = self._told.get(key)
         if told is not None and (entry is None or entry.value.order() >= told.order()):
             del self._told[key]
+        if entry is not None:
+            self._show(entry.value)
         container = ContainerId(key.partition(".")[2])
         for watch in self._watches.get(container, ()):
-            if entry is not None:
-                watch.last = entry.value
             watch.moved.set()
 
     def _on_record(self, key: str, entry: Entry[ContainerRecord] | None) -> None:

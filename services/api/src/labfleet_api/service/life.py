@@ -19,6 +19,7 @@ from labfleet_proto.errors import (
     ConflictError,
     InvalidRequestError,
     LabfleetError,
+    NotFoundError,
     NotModifiedError,
     UnavailableError,
 )
@@ -26,6 +27,7 @@ from labfleet_proto.ids import ContainerId
 from labfleet_proto.images import RESOLVE_IMAGE, ImageQuery
 from labfleet_proto.placement import PLACE, PlaceContainer
 from labfleet_proto.runtime import RECONCILE, SIGNAL, Reconcile, Signal
+from labfleet_proto.signals import number_of
 
 _START_LIMIT_S = 90.0
 _GONE_LIMIT_S = 20.0
@@ -160,9 +162,7 @@ class Life:
 
         A start that is still on its way is called off.
         """
-        grace = record.spec.stop_timeout_s if wish.timeout_s is None else wish.timeout_s
-        if grace < 0:
-            grace = _LONGEST_GRACE_S
+        grace = _grace_s(record, wish)
 
         def alter(old: ContainerRecord) -> ContainerRecord:
             seen = self._fleet.seen(old)
@@ -179,10 +179,22 @@ class Life:
         await self._reach(await self._fleet.change(record, alter), grace + _START_LIMIT_S)
 
     async def restart(self, record: ContainerRecord, wish: StopWish) -> None:
-        """Stop if it runs, then start."""
-        with contextlib.suppress(NotModifiedError):
-            await self.stop(record, wish)
-        await self.start(self._fleet.find(record.id))
+        """Stop if it runs, then start: one wish, so that --rm does not remove it in between."""
+        grace = _grace_s(record, wish)
+
+        def alter(old: ContainerRecord) -> ContainerRecord:
+            if old.goal is Goal.REMOVED:
+                raise ConflictError(f"container {old.name} is marked for removal")
+            return old.model_copy(
+                update={
+                    "goal": Goal.RUNNING,
+                    "attempt": old.attempt + 1,
+                    "stop_signal": wish.signal,
+                    "stop_timeout_s": grace,
+                }
+            )
+
+        await self._reach(await self._fleet.change(record, alter), grace + _START_LIMIT_S)
 
     async def kill(self, record: ContainerRecord, signal: str) -> None:
         """Send a signal. Raises ConflictError when it does not run."""
@@ -213,15 +225,21 @@ class Life:
         if answer is not None:
             fleet.told(answer)
 
-    async def _asked(self, record: ContainerRecord, limit_s: float) -> Observation | LabfleetError:
+    async def _asked(
+        self, record: ContainerRecord, limit_s: float
+    ) -> Observation | LabfleetError | None:
+        """Ask the host; None when it knows nothing of a container that is to be removed."""
         limit_s = min(limit_s, _LONGEST_WAIT_S)
         try:
-            return await self._fleet.ask(RECONCILE, Reconcile(record=record), record, limit_s)
+            seen = await self._fleet.ask(RECONCILE, Reconcile(record=record), record, limit_s)
+            return goals.failure(record, seen) or seen
         except UnavailableError as exc:
             return UnavailableError(
                 f"{exc.message}: the wish ({record.goal}) is recorded and is carried out when "
                 f"host {record.assignment.host} answers again"
             )
+        except NotFoundError as exc:
+            return None if record.goal is Goal.REMOVED else exc
         except LabfleetError as exc:
             return exc
 
@@ -259,7 +277,10 @@ class Life:
     # -- wait
 
     async def wait(self, watch: Watch, condition: str) -> int:
-        """Wait for `not-running`, `next-exit` or `removed`; return the exit code."""
+        """Wait for `not-running`, `next-exit` or `removed`; return the exit code.
+
+        Raises UnavailableError if it is gone and the bus was away when it ended.
+        """
         first = watch.last
         base = first.attempt if first is not None and first.state >= State.EXITED else -1
         while True:
@@ -273,7 +294,18 @@ class Life:
             if condition == "next-exit" and last is not None and is_over and last.attempt > base:
                 break
             await watch.moved.wait()
-        return (watch.last.exit_code or 0) if watch.last else 0
+        last = watch.last
+        if last is not None and State.RUNNING <= last.state < State.EXITED:
+            raise UnavailableError(f"container {last.id} is gone; how it ended was not heard")
+        return (last.exit_code or 0) if last else 0
+
+
+def _grace_s(record: ContainerRecord, wish: StopWish) -> int:
+    """Seconds until a stop kills. Raises InvalidRequestError for a signal that there is not."""
+    if wish.signal is not None:
+        number_of(wish.signal)
+    grace = record.spec.stop_timeout_s if wish.timeout_s is None else wish.timeout_s
+    return grace if grace >= 0 else _LONGEST_GRACE_S
 
 
 async def _shown(watch: Watch, record: ContainerRecord) -> Observation | LabfleetError | None:

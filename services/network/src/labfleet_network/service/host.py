@@ -5,27 +5,32 @@ import contextlib
 import os
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import ExistsError
 from labfleet_network.adapters import rtnetlink
 from labfleet_network.adapters.dns import DnsServer
-from labfleet_network.adapters.links import Links, Neighbour, set_sysctl
-from labfleet_network.adapters.namespaces import Namespaces
-from labfleet_network.adapters.nft import Nft
+from labfleet_network.adapters.links import set_sysctl
 from labfleet_network.adapters.rtnetlink import Interface
 from labfleet_network.core import addresses as rules
 from labfleet_network.core import firewall, naming, wanted
 from labfleet_network.core.answers import Directory
 from labfleet_network.metrics import ALLOCATE_STEP, ENDPOINTS, REPAIRS
+from labfleet_network.service.addresses import Addresses, Claim
+from labfleet_network.service.fabric import Fabric
+from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
 from labfleet_network.service.ports import Ports, Publication
 from labfleet_network.settings import Settings
-from labfleet_proto.buckets import address_key
-from labfleet_proto.errors import ConflictError, InternalError, NotFoundError, UnavailableError
-from labfleet_proto.ids import ContainerId, HostId, NetworkId, TenantId
+from labfleet_proto.buckets import container_key
+from labfleet_proto.errors import (
+    InternalError,
+    NotFoundError,
+    StaleError,
+    UnavailableError,
+)
+from labfleet_proto.ids import ContainerId, HostId, TenantId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.networks import (
@@ -43,12 +48,9 @@ from labfleet_proto.networks import (
     ReleaseInterface,
 )
 
-_VXLAN_OVERHEAD = 50
 _PASS_EVERY_S = 5.0
 _SETTLE_S = 0.02
 _ENTRY_LIMIT_S = 2.0
-_IDLE_S = 0.2
-"""The pool is filled when no start came for so long, or it is empty anyway."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,10 @@ class Allocated:
     attempt: int
     tenant: TenantId
     ready: InterfaceReady
-    keys: tuple[str, ...]
-    """Of its addresses."""
+    claims: tuple[Claim, ...] = ()
 
 
-class Kernel:
-    """The adapters of this host."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.namespaces = Namespaces(settings.run_dir)
-        self.links = Links()
-        self.nft = Nft()
-
-    def close(self) -> None:
-        """Let go; what was made stays."""
-        self.namespaces.close()
-        self.links.close()
+_NOTHING_READY = InterfaceReady(netns_path="", endpoints=(), dns_servers=())
 
 
 class HostNetwork:
@@ -87,25 +77,17 @@ class HostNetwork:
         self._kernel = kernel
         self._settings = settings
         self._me = HostId(settings.host)
-        self._table = f"{settings.tag}-host"
-        self._mtu = settings.underlay_mtu - _VXLAN_OVERHEAD
-        self.ports = Ports(kernel.nft, self._table)
+        self.ports = Ports(kernel.nft, f"{settings.tag}-host")
         self._allocated: dict[ContainerId, Allocated] = {}
         self._locks: weakref.WeakValueDictionary[ContainerId, asyncio.Lock] = (
             weakref.WeakValueDictionary()
         )
         """Alive while anybody holds or awaits them, so that one container never has two."""
-        self._network_lock = asyncio.Lock()
-        self._bridges: dict[NetworkId, tuple[int, int]] = {}
-        """Index of bridge and vxlan device."""
-        self._taught: dict[NetworkId, set[Neighbour]] = {}
-        self._in_use: dict[NetworkId, int] = {}
-        self._pool: list[str] = []
-        """Tokens of namespaces that are ready."""
-        self._taken = asyncio.Event()
         self._names = Directory()
         self._names_at = (-1, -1)
         self.dns = DnsServer(self.directory, chassis.log)
+        self._fabric = Fabric(memory, kernel, settings, self.dns)
+        self._addresses = Addresses(memory, kernel, settings)
 
     # -- start
 
@@ -113,7 +95,7 @@ class HostNetwork:
         """Set the host up, sweep what no record explains, take up what is there."""
         await asyncio.to_thread(self._set_up)
         for token in self._kernel.namespaces.spares():
-            await self._in_thread(self._kernel.namespaces.drop, token)
+            await self._kernel.in_thread(self._kernel.namespaces.drop, token)
         running = {
             naming.namespace(self._settings.tag, seen.id): seen
             for seen in self._memory.seen().values()
@@ -122,7 +104,7 @@ class HostNetwork:
         for name in self._kernel.namespaces.names() - set(running):
             if not self._is_recorded(name):
                 REPAIRS.labels("namespace").inc()
-                await self._in_thread(self._kernel.namespaces.remove, name)
+                await self._kernel.in_thread(self._kernel.namespaces.remove, name)
         self._adopt()
         await self.reconcile()
         for container, each in list(self._allocated.items()):
@@ -149,36 +131,38 @@ class HostNetwork:
 
     def _adopt(self) -> None:
         """Take up the attempts that an earlier life of this service allocated."""
-        by_container: dict[ContainerId, list[tuple[str, AddressRecord]]] = {}
+        by_container: dict[ContainerId, list[Claim]] = {}
         for key, entry in self._memory.addresses.entries.items():
             if entry.value.host == self._me:
-                by_container.setdefault(entry.value.container, []).append((key, entry.value))
-        for container, pairs in by_container.items():
+                claim = Claim(key, entry.revision, entry.value)
+                by_container.setdefault(entry.value.container, []).append(claim)
+        for container, claims in by_container.items():
             name = naming.namespace(self._settings.tag, container)
-            if self._kernel.namespaces.path(name) is None:
-                continue
-            ready = InterfaceReady(netns_path="", endpoints=(), dns_servers=())
-            self._allocated[container] = Allocated(
-                pairs[0][1].attempt, pairs[0][1].tenant, ready, tuple(key for key, _ in pairs)
-            )
+            newest = max(claim.record.attempt for claim in claims)
+            if self._kernel.namespaces.path(name) is not None:
+                self._allocated[container] = Allocated(
+                    newest,
+                    claims[0].record.tenant,
+                    _NOTHING_READY,
+                    tuple(claim for claim in claims if claim.record.attempt == newest),
+                )
 
     async def _republish(self, container: ContainerId, each: Allocated) -> None:
         """After a restart: anti-spoofing and published ports of a running container."""
-        for key in each.keys:
-            record = self._memory.addresses.get(key)
-            if record is not None:
-                veth = naming.veth(self._settings.tag, container, record.network)
-                await self._kernel.nft.command(
-                    firewall.add_source(self._settings.tag, veth, record.mac, record.address)
-                )
-        owner = self._memory.containers.get(f"{each.tenant}.{container}")
-        first = self._memory.addresses.get(each.keys[0]) if each.keys else None
-        if owner is None or first is None:
+        tag = self._settings.tag
+        for record in (claim.record for claim in each.claims):
+            veth = naming.veth(tag, container, record.network)
+            await self._kernel.nft.command(
+                firewall.add_source(tag, veth, record.mac, record.address)
+            )
+        owner = self._memory.containers.get(container_key(each.tenant, container))
+        if owner is None or not each.claims:
             return
         ports = wanted.ports_of(owner)
         if ports:
+            address = each.claims[0].record.address
             publication = Publication(
-                each.tenant, each.attempt, first.address, ports, keeps_host_port=False
+                each.tenant, each.attempt, address, ports, keeps_host_port=False
             )
             await self.ports.publish(container, publication)
 
@@ -187,21 +171,18 @@ class HostNetwork:
     async def allocate(self, job: Job, args: AllocateInterface) -> InterfaceReady:
         """Serve `allocate_interface`. Safe to repeat: by container and attempt.
 
-        Raises PortInUseError, NoRoomError, ConflictError, NotFoundError, InvalidRequestError.
+        Raises PortInUseError, NoRoomError, ConflictError, NotFoundError, InvalidRequestError, and
+        StaleError for an attempt that is older than what the container has.
         """
         async with self._lock(args.container):
             known = self._allocated.get(args.container)
+            if known is not None and known.attempt > args.attempt:
+                raise StaleError(f"container {args.container}: attempt {args.attempt} is over")
             if known is not None and known.attempt == args.attempt and known.ready.netns_path:
                 return known.ready
-            if known is not None:
+            if known is not None or self._addresses.mine(args.container, args.attempt):
                 await self._release(args.container, args.attempt)
-            allocated = Allocated(
-                args.attempt,
-                job.tenant,
-                InterfaceReady(netns_path="", endpoints=(), dns_servers=()),
-                (),
-            )
-            self._allocated[args.container] = allocated
+            self._allocated[args.container] = Allocated(args.attempt, job.tenant, _NOTHING_READY)
             try:
                 await self._allocate(job.tenant, args)
             except BaseException:
@@ -230,30 +211,24 @@ class HostNetwork:
     # -- allocate
 
     async def _allocate(self, tenant: TenantId, args: AllocateInterface) -> None:
-        networks = [self._network(wish) for wish in args.networks]
-        for network in networks:
-            self._in_use[network.id] = self._in_use.get(network.id, 0) + 1
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                making = tasks.create_task(self._timed("namespace", self._take(args.container)))
-                claims = [
-                    tasks.create_task(
-                        self._timed("address", self._claim(tenant, args, wish, network))
-                    )
-                    for wish, network in zip(args.networks, networks, strict=True)
-                ]
-                for network in networks:
-                    tasks.create_task(self._timed("network", self._ensure(network)))
-        except ExceptionGroup as group:  # not except*: that would wrap what is raised here
-            raise _first(group) from None
-        name = making.result()
-        records: list[AddressRecord] = [claim.result() for claim in claims]
-        self._note_keys(args.container, records)
-        try:
+        networks = [await self._network(wish) for wish in args.networks]
+        name = naming.namespace(self._settings.tag, args.container)
+        with self._fabric.using(networks):
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._timed("namespace", self._kernel.take_namespace(name)))
+                    claims = [
+                        tasks.create_task(
+                            self._timed("address", self._claim(tenant, args, wish, network))
+                        )
+                        for wish, network in zip(args.networks, networks, strict=True)
+                    ]
+                    for network in networks:
+                        tasks.create_task(self._timed("network", self._fabric.ensure(network)))
+            except ExceptionGroup as group:  # not except*: that would wrap what is raised here
+                raise _first(group) from None
+            records: list[AddressRecord] = [claim.result() for claim in claims]
             await self._timed("plug", self._plug(args, name, networks, records))
-        finally:
-            for network in networks:
-                self._in_use[network.id] -= 1
         endpoints = tuple(
             Endpoint(
                 network=network.id,
@@ -278,7 +253,7 @@ class HostNetwork:
             sysfs_path=str(self._kernel.namespaces.sysfs(name) or ""),
         )
         known = self._allocated[args.container]
-        self._allocated[args.container] = Allocated(args.attempt, tenant, ready, known.keys)
+        self._allocated[args.container] = replace(known, ready=ready)
         ENDPOINTS.set(sum(len(each.ready.endpoints) for each in self._allocated.values()))
 
     async def _timed(self, step: str, work: Any) -> Any:
@@ -288,41 +263,15 @@ class HostNetwork:
         finally:
             ALLOCATE_STEP.labels(step).observe(time.perf_counter() - began)
 
-    def _network(self, wish: InterfaceWish) -> NetworkRecord:
+    async def _network(self, wish: InterfaceWish) -> NetworkRecord:
+        """A network's record; one that the mirror has not seen yet is read from the store."""
         found = self._memory.networks.get(wish.network)
+        if found is None:
+            entry = await self._memory.networks.bucket.get(wish.network)
+            found = entry.value if entry is not None else None
         if found is None:
             raise NotFoundError(f"network {wish.network_name or wish.network} not found")
         return found
-
-    def _note_keys(self, container: ContainerId, records: list[AddressRecord]) -> None:
-        known = self._allocated[container]
-        keys = tuple(address_key(record.network, record.address) for record in records)
-        self._allocated[container] = Allocated(known.attempt, known.tenant, known.ready, keys)
-
-    async def _in_thread(self, work: Any, *args: Any) -> Any:
-        """Run in the thread that may enter namespaces."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._kernel.namespaces.thread, work, *args)
-
-    async def _take(self, container: ContainerId) -> str:
-        """A namespace for a container: a ready one, or a new one."""
-        name = naming.namespace(self._settings.tag, container)
-        spaces = self._kernel.namespaces
-        if spaces.path(name) is not None:
-            await self._in_thread(spaces.remove, name)
-        token = self._pool.pop() if self._pool else await self._in_thread(spaces.make)
-        self._taken.set()
-        spaces.give(token, name)
-        return name
-
-    async def fill_pool(self) -> None:
-        """Keep some namespaces ready, in idle time, for ever."""
-        while True:
-            self._taken.clear()
-            while len(self._pool) < self._settings.pool_size:
-                self._pool.append(await self._in_thread(self._kernel.namespaces.make))
-            await self._taken.wait()
-            await asyncio.sleep(_IDLE_S)
 
     async def _claim(
         self,
@@ -331,78 +280,11 @@ class HostNetwork:
         wish: InterfaceWish,
         network: NetworkRecord,
     ) -> AddressRecord:
-        """Claim an address by a create-only write."""
-        if wish.address is not None:
-            rules.check_asked(network, wish.address)
-        taken = {
-            each.address for each in self._memory.addresses.values() if each.network == network.id
-        }
-        while True:
-            address = wish.address or rules.lowest_free(network, taken)
-            record = AddressRecord(
-                network=network.id,
-                address=address,
-                mac=rules.mac_of(address),
-                host=self._me,
-                vtep=self._settings.address,
-                tenant=tenant,
-                container=args.container,
-                attempt=args.attempt,
-                names=wish.names,
-            )
-            try:
-                await self._memory.addresses.bucket.create(address_key(network.id, address), record)
-            except ExistsError as exc:
-                if wish.address is not None:
-                    raise ConflictError(f"Address already in use: {address}") from exc
-                taken.add(address)
-                continue
-            self._note_claim(args.container, record)
-            return record
-
-    def _note_claim(self, container: ContainerId, record: AddressRecord) -> None:
-        known = self._allocated[container]
-        key = address_key(record.network, record.address)
-        self._allocated[container] = Allocated(
-            known.attempt, known.tenant, known.ready, (*known.keys, key)
-        )
-
-    async def _ensure(self, network: NetworkRecord) -> None:
-        """Have the network on this host: bridge, tunnel, firewall, DNS."""
-        if network.id in self._bridges:
-            return
-        async with self._network_lock:
-            if network.id not in self._bridges:
-                self._bridges[network.id] = await asyncio.to_thread(self._make_network, network)
-                await self.dns.listen(network.gateway)
-                await self._teach(network.id)
-
-    def _make_network(self, network: NetworkRecord) -> tuple[int, int]:
-        tag, links = self._settings.tag, self._kernel.links
-        name = naming.bridge(tag, network.id)
-        bridge = links.ensure_bridge(
-            name,
-            rules.gateway_mac(network),
-            network.gateway,
-            rules.prefix_len(network),
-            self._mtu,
-        )
-        underlay = links.index(self._settings.underlay_interface)
-        vxlan = links.ensure_vxlan(
-            naming.vxlan(tag, network.id),
-            network.vni,
-            bridge,
-            {
-                "local": self._settings.address,
-                "port": self._settings.vxlan_port,
-                "link": underlay,
-                "mtu": self._mtu,
-            },
-        )
-        self._kernel.nft.run(
-            firewall.add_network(self._table, name, network.subnet, is_open=not network.is_internal)
-        )
-        return bridge, vxlan
+        """Claim an address and note it at once: should another step fail, it is given back."""
+        claim = await self._addresses.claim(tenant, args, wish, network)
+        known = self._allocated[args.container]
+        self._allocated[args.container] = replace(known, claims=(*known.claims, claim))
+        return claim.record
 
     async def _plug(
         self,
@@ -411,7 +293,7 @@ class HostNetwork:
         networks: list[NetworkRecord],
         records: list[AddressRecord],
     ) -> None:
-        await self._in_thread(self._plug_now, args.container, name, networks, records)
+        await self._kernel.in_thread(self._plug_now, args.container, name, networks, records)
 
     def _plug_now(
         self,
@@ -424,13 +306,13 @@ class HostNetwork:
         interfaces = [
             Interface(
                 veth=naming.veth(tag, container, network.id),
-                bridge=self._bridges[network.id][0],
+                bridge=self._fabric.bridge(network.id),
                 name=f"eth{number}",
                 mac=record.mac,
                 address=record.address,
                 prefix_len=rules.prefix_len(network),
                 gateway="" if network.is_internal else network.gateway,
-                mtu=self._mtu,
+                mtu=self._fabric.mtu,
             )
             for number, (network, record) in enumerate(zip(networks, records, strict=True))
         ]
@@ -487,45 +369,15 @@ class HostNetwork:
                     host=ENTRY,
                     timeout_s=_ENTRY_LIMIT_S,
                 )
-        await self._in_thread(
+        await self._kernel.in_thread(
             self._kernel.namespaces.remove, naming.namespace(self._settings.tag, container)
         )
-        for key, record in self._mine(container, attempt, known):
-            veth = naming.veth(self._settings.tag, container, record.network)
-            await asyncio.to_thread(
-                self._kernel.nft.try_run,
-                firewall.delete_source(self._settings.tag, veth, record.mac, record.address),
-            )
-            await self._memory.addresses.bucket.delete(key)
+        claims = {claim.key: claim for claim in self._addresses.mine(container, attempt)}
+        claims |= {claim.key: claim for claim in (known.claims if known is not None else ())}
+        for claim in claims.values():
+            await self._addresses.give_back(claim)
         self._allocated.pop(container, None)
         ENDPOINTS.set(sum(len(each.ready.endpoints) for each in self._allocated.values()))
-
-    def _mine(
-        self, container: ContainerId, attempt: int, known: Allocated | None
-    ) -> list[tuple[str, AddressRecord]]:
-        """The container's addresses here; also those that the mirror has not seen yet."""
-        found = {
-            key: entry.value
-            for key, entry in self._memory.addresses.entries.items()
-            if entry.value.container == container
-            and entry.value.host == self._me
-            and entry.value.attempt <= attempt
-        }
-        for key in known.keys if known is not None else ():
-            if key not in found:
-                network, _, address = key.partition(".")
-                found[key] = AddressRecord(
-                    network=NetworkId(network),
-                    address=address,
-                    mac=rules.mac_of(address),
-                    host=self._me,
-                    vtep=self._settings.address,
-                    tenant=known.tenant if known else TenantId(""),
-                    container=container,
-                    attempt=attempt,
-                    names=(),
-                )
-        return list(found.items())
 
     # -- the loop
 
@@ -548,18 +400,9 @@ class HostNetwork:
                     await asyncio.sleep(_SETTLE_S)
 
     async def reconcile(self, *, sweep: bool = True) -> None:
-        """One pass; with `sweep` also over the links of the kernel, which costs a dump of them all."""
+        """One pass; with `sweep` also over the links of the kernel."""
         await self._release_stale()
-        here = {
-            each.network for each in self._memory.addresses.values() if each.host == self._me
-        } | {network for network, users in self._in_use.items() if users > 0}
-        for network in here:
-            record = self._memory.networks.get(network)
-            if record is not None:
-                await self._ensure(record)
-                await self._teach(network)
-        if sweep or set(self._bridges) - here:
-            await self._drop_unused(here)
+        await self._fabric.reconcile(sweep=sweep)
 
     async def _release_stale(self) -> None:
         """Release what no attempt needs any more, as when the agent's own word for it was lost."""
@@ -578,43 +421,24 @@ class HostNetwork:
                 REPAIRS.labels("address").inc()
                 async with self._lock(container):
                     await self._release(container, attempt)
+        for container, each in list(self._allocated.items()):
+            # A crash between claim and plug leaves an address beside the one that was claimed anew.
+            kept = {claim.key for claim in each.claims}
+            if any(
+                claim.key not in kept for claim in self._addresses.mine(container, each.attempt)
+            ):
+                async with self._lock(container):
+                    await self._drop_strays(container)
 
-    async def _teach(self, network: NetworkId) -> None:
-        """Make forwarding and neighbour entries equal to the other hosts' containers."""
-        if network not in self._bridges:
+    async def _drop_strays(self, container: ContainerId) -> None:
+        each = self._allocated.get(container)
+        if each is None or not each.ready.netns_path:
             return
-        remote = wanted.remotes(self._memory.addresses.values(), {network}, self._me)[network]
-        target = {Neighbour(each.address, each.mac, each.vtep) for each in remote}
-        bridge, vxlan = self._bridges[network]
-        links = self._kernel.links
-        if network not in self._taught:
-            self._taught[network] = await asyncio.to_thread(links.learned, vxlan, bridge)
-        known = self._taught[network]
-        for one in known - target:
-            await asyncio.to_thread(links.unteach, vxlan, bridge, one)
-        for one in target - known:
-            await asyncio.to_thread(links.teach, vxlan, bridge, one)
-        self._taught[network] = target
-
-    async def _drop_unused(self, here: set[NetworkId]) -> None:
-        """Take bridges away that no container here needs any more."""
-        tag, links = self._settings.tag, self._kernel.links
-        keep = {naming.bridge(tag, network) for network in here}
-        keep |= {naming.vxlan(tag, network) for network in here}
-        async with self._network_lock:
-            busy = {network for network, users in self._in_use.items() if users > 0}
-            for network in set(self._bridges) - here - busy:
-                del self._bridges[network]
-                self._taught.pop(network, None)
-                record = self._memory.networks.get(network)
-                if record is not None:
-                    self.dns.quiet(record.gateway)
-            keep |= {naming.bridge(tag, network) for network in busy}
-            keep |= {naming.vxlan(tag, network) for network in busy}
-            for kind in (naming.VXLAN, naming.BRIDGE):
-                for name in await asyncio.to_thread(links.names, f"{tag}{kind}"):
-                    if name not in keep and len(name) == len(tag) + 1 + naming.HEX:
-                        await asyncio.to_thread(links.delete, name)
+        kept = {claim.key for claim in each.claims}
+        for claim in self._addresses.mine(container, each.attempt):
+            if claim.key not in kept:
+                REPAIRS.labels("address").inc()
+                await self._addresses.give_back(claim)
 
     def directory(self) -> Directory:
         """Names of the fleet as DNS answers them; built again when the memory has moved."""

@@ -150,10 +150,19 @@ class Runtime:
             await process.run(self.crun_argv("start", container), timeout_s=_LIMIT_S)
             return
         try:
-            fifo.unlink()
             os.write(pipe, b"\0")
+            fifo.unlink()
         finally:
             os.close(pipe)
+
+    def has_begun(self, pid: int) -> bool:
+        """Whether a container's first process runs its command: until then it is crun, or a copy of it."""
+        try:
+            program = Path(f"/proc/{pid}/exe")
+            is_crun = program.readlink().name.startswith("memfd:") or program.samefile(self.crun)
+        except OSError:
+            return True  # it has ended
+        return not is_crun
 
     async def delete(self, container: ContainerId) -> None:
         """Kill it if it runs and forget it, bundle and all; absent is success."""
@@ -167,13 +176,6 @@ class Runtime:
         )
         if done.exit_code != 0 and (self.root / container).exists():
             raise process.ProgramFailedError(done)
-
-    async def status(self, container: ContainerId) -> str:
-        """`created`, `running`, `stopped`; empty if crun does not know it."""
-        done = await process.run(
-            self.crun_argv("state", container), timeout_s=_LIMIT_S, check=False
-        )
-        return str(json.loads(done.stdout)["status"]) if done.exit_code == 0 else ""
 
     def known(self) -> set[str]:
         """Containers of which there is state of crun, or a bundle."""

@@ -57,6 +57,10 @@ class Admission:
         """Capacity that is neither used nor held."""
         return self.capacity - self._used - self._holds.total()
 
+    def lapse(self, now_s: float) -> None:
+        """Drop the holds whose time is over."""
+        self._holds.lapse(now_s)
+
     def hold(self, request: Hold, now_s: float) -> HoldAnswer:
         """Grant or refuse a hold; a container that is here already is granted."""
         if request.container in self._known:

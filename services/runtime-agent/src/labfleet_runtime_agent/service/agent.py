@@ -15,6 +15,7 @@ from labfleet_proto.errors import (
     InvalidRequestError,
     NotFoundError,
     StaleError,
+    UnavailableError,
 )
 from labfleet_proto.ids import ContainerId, TenantId
 from labfleet_proto.jobs import Job
@@ -34,10 +35,12 @@ from labfleet_proto.runtime import (
 from labfleet_runtime_agent.adapters import archive, host_facts
 from labfleet_runtime_agent.adapters.ledger import LedgerEntry
 from labfleet_runtime_agent.service.admission import Admission
+from labfleet_runtime_agent.service.state import fresh
 from labfleet_runtime_agent.service.tools import Tools
-from labfleet_runtime_agent.service.worker import Worker, fresh
+from labfleet_runtime_agent.service.worker import Worker
 
 _PS_LIMIT_S = 10.0
+_ASK_AGAIN_S = 1.0
 
 
 class Agent:
@@ -50,6 +53,7 @@ class Agent:
         self.tools = tools
         self.admission = admission
         self._records = records
+        self._forgetting: set[ContainerId] = set()
 
     # -- life
 
@@ -78,10 +82,30 @@ class Agent:
         """Once the record of a removed container is gone, so is its entry in the ledger."""
         record = worker.record
         is_recorded = container_key(record.tenant, record.id) in self._records.entries
-        if not is_recorded and worker.is_removed:
+        if not is_recorded and worker.is_removed and record.id not in self._forgetting:
+            self._forgetting.add(record.id)
+            self.admission.spawn(self._forget(worker))
+
+    async def _forget(self, worker: Worker) -> None:
+        """Forget a removed container, unless the mirror has merely not seen its record yet.
+
+        Forgotten too early, its record would look like that of a new container.
+        """
+        record = worker.record
+        if not await self._is_stored(record):
             self.workers.pop(record.id, None)
             self.admission.forget(record.id)
-            self.tools.ledger.forget(record.id)
+            await asyncio.to_thread(self.tools.ledger.forget, record.id)
+        self._forgetting.discard(record.id)
+
+    async def _is_stored(self, record: ContainerRecord) -> bool:
+        """Whether the fleet's memory has the record; asks until it is told."""
+        while True:
+            try:
+                key = container_key(record.tenant, record.id)
+                return await self._records.bucket.get(key) is not None
+            except UnavailableError:
+                await asyncio.sleep(_ASK_AGAIN_S)
 
     def offer(self, record: ContainerRecord) -> Worker | None:
         """Give a record to its worker, making one for a new container; None if it is another host's."""
@@ -111,24 +135,29 @@ class Agent:
                 worker.fail(InternalError(f"container {worker.record.id}: {exc}"))
                 raise
 
-        try:
-            await supervise("worker", attempt, self.tools.log)
-        except (
-            IllegalTransitionError
-        ) as exc:  # a bug: this worker ends, its container is left as it is
-            self.tools.log.exception("worker.bug", container=worker.record.id, error=str(exc))
+        while True:
+            try:
+                await supervise("worker", attempt, self.tools.log)
+                break
+            except IllegalTransitionError as exc:  # a bug: look anew at what is true
+                self.tools.log.exception("worker.bug", container=worker.record.id, error=str(exc))
+                await asyncio.sleep(_ASK_AGAIN_S)
         self._forget_if_gone(worker)
 
-    async def find(self, tenant: TenantId, container: ContainerId) -> Worker:
+    async def find(
+        self, tenant: TenantId, container: ContainerId, *, and_removed: bool = False
+    ) -> Worker:
         """Return a container's worker; a record that the mirror has not seen yet is read from the store.
 
-        Raises NotFoundError, also for another tenant's container; UnavailableError.
+        Raises NotFoundError, also for another tenant's container, and for a removed one unless
+        `and_removed`; UnavailableError.
         """
         worker = self.workers.get(container)
         if worker is None:
             entry = await self._records.bucket.get(container_key(tenant, container))
             worker = self.offer(entry.value) if entry is not None else None
-        if worker is None or worker.is_removed or worker.record.tenant != tenant:
+        is_gone = worker is not None and worker.is_removed and not and_removed
+        if worker is None or is_gone or worker.record.tenant != tenant:
             raise NotFoundError(f"No such container: {container}")
         return worker
 
@@ -141,11 +170,14 @@ class Agent:
     async def reconcile(self, _job: Job, args: Reconcile) -> Observation:
         """Reach the record's goal. Repeating waits for the same end; an older record is stale."""
         record = args.record
-        worker = self.offer(record)
-        if worker is None:
+        if record.assignment.host != self.tools.host:
             raise InvalidRequestError(
                 f"container {record.id} belongs to {record.assignment.host}, not {self.tools.host}"
             )
+        # Of a container that is not known here only the store's word counts: a job may be late, and
+        # the container be gone already.
+        worker = await self.find(record.tenant, record.id, and_removed=True)
+        self.offer(record)
         if worker.record.generation > record.generation:
             raise StaleError(f"container {record.id}: generation {record.generation} is old")
         return await worker.settled(record.generation)

@@ -47,6 +47,7 @@ async def publish_host(
     """Publish the free vector when it moves, and every ten seconds; wrap in `supervise`."""
     while True:
         admission.moved.clear()
+        admission.lapse(clock.monotonic_s())
         admission.count()
         fresh = record.model_copy(
             update={"free": admission.free(), "updated_at_ns": clock.now_ns()}

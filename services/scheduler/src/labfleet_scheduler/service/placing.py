@@ -1,10 +1,10 @@
-"""The active scheduler: places containers and keeps the fleet's promises."""
+"""Places containers: the active scheduler answers `place`."""
 
 import asyncio
 from dataclasses import dataclass
 
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Bucket, Entry, ExistsError, Mirror
+from labfleet_chassis.store import Entry, ExistsError
 from labfleet_proto import buckets
 from labfleet_proto.buckets import container_key, name_key, observed_key
 from labfleet_proto.containers import (
@@ -12,52 +12,27 @@ from labfleet_proto.containers import (
     ContainerRecord,
     ContainerSpec,
     Goal,
-    NameRecord,
     Observation,
     VolumeMount,
     VolumeRecord,
 )
 from labfleet_proto.errors import NoRoomError, StaleError, UnavailableError
-from labfleet_proto.hosts import HostRecord, Lease
+from labfleet_proto.hosts import HostRecord
 from labfleet_proto.ids import ContainerId, HostId
 from labfleet_proto.jobs import Job
-from labfleet_proto.placement import HOLD, PLACE, ContainerPlaced, Hold, PlaceContainer
+from labfleet_proto.placement import HOLD, ContainerPlaced, Hold, PlaceContainer
 from labfleet_proto.resources import Resources
 from labfleet_scheduler import metrics
-from labfleet_scheduler.core import placement, ports, promises
+from labfleet_scheduler.core import placement, ports
 from labfleet_scheduler.core.placement import HostSnapshot, Request, Unplaceable
 from labfleet_scheduler.core.usage import Usage
+from labfleet_scheduler.service.leadership import Leadership
+from labfleet_scheduler.service.memory import Memory
 from labfleet_scheduler.settings import Settings
 
-_PASS_EVERY_S = 5.0
-_SETTLE_S = 0.01
 _PROMISE_LIFE_S = 30.0
 """As long as a hold: no record by then means that there will be none."""
-_BATCH = 32
-
-
-@dataclass
-class Memory:
-    """The fleet's memory as the scheduler mirrors it."""
-
-    containers: Mirror[ContainerRecord]
-    names: Mirror[NameRecord]
-    observed: Mirror[Observation]
-    hosts: Mirror[HostRecord]
-    leases: Mirror[Lease]
-    volumes: Mirror[VolumeRecord]
-
-    @classmethod
-    async def open(cls, chassis: Chassis) -> "Memory":
-        """Mirror all buckets that matter here."""
-        return cls(
-            await chassis.mirror(buckets.CONTAINERS),
-            await chassis.mirror(buckets.NAMES),
-            await chassis.mirror(buckets.OBSERVED),
-            await chassis.mirror(buckets.HOSTS),
-            await chassis.mirror(buckets.LEASES),
-            await chassis.mirror(buckets.VOLUMES),
-        )
+_COUNT_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,14 +44,19 @@ class _Promise:
     made_s: float
 
 
-class Scheduler:
+class Placer:
     """Places one container at a time; the hosts have the last word through holds."""
 
-    def __init__(self, chassis: Chassis, memory: Memory, settings: Settings) -> None:
+    def __init__(
+        self, chassis: Chassis, memory: Memory, settings: Settings, leadership: Leadership
+    ) -> None:
         self._chassis = chassis
         self._memory = memory
         self._settings = settings
         self._usage = Usage()
+        self._leadership = leadership
+        self._given: dict[ContainerId, tuple[float, set[tuple[str, int]]]] = {}
+        """Host ports given out a moment ago, with the time."""
         self._promised: dict[ContainerId, _Promise] = {}
         """Chosen a moment ago: their records are on the way."""
         self._claiming = asyncio.Lock()
@@ -103,14 +83,32 @@ class Scheduler:
         key = observed_key(record.assignment.host, record.id)
         self._usage.note(record, self._memory.observed.get(key))
         self._promised.pop(record.id, None)
+        self._given.pop(record.id, None)
 
     async def place(self, job: Job, args: PlaceContainer) -> ContainerPlaced:
         """Serve `place`. Safe to repeat: a container that has a record keeps it.
 
-        Raises NoRoomError with the reasons, ConflictError, InvalidRequestError.
+        Raises NoRoomError with the reasons, ConflictError, InvalidRequestError, UnavailableError.
         """
+        try:
+            return await self._place(job, args)
+        except NoRoomError:
+            # The job may be a repeated one, and the first have found a place.
+            there = await self._stored(args)
+            if there is None:
+                raise
+            return there
+
+    async def _stored(self, args: PlaceContainer) -> ContainerPlaced | None:
+        """The record as the store has it."""
         key = container_key(args.tenant, args.container)
-        known = self._memory.containers.entries.get(key)
+        there = await self._memory.containers.bucket.get(key)
+        if there is None:
+            return None
+        return ContainerPlaced(record=there.value, revision=there.revision)
+
+    async def _place(self, job: Job, args: PlaceContainer) -> ContainerPlaced:
+        known = self._memory.containers.entries.get(container_key(args.tenant, args.container))
         if known is not None:
             return ContainerPlaced(record=known.value, revision=known.revision)
         constraints = tuple(placement.parse_constraint(text) for text in args.constraints)
@@ -180,6 +178,7 @@ class Scheduler:
         """Store the record, and the volumes that are new. One create: placed and known at once."""
         if not (args.spec.ports or args.spec.mounts):
             return await self._store(args, args.spec, host, reason)
+        now_s = self._chassis.clock.monotonic_s()
         async with self._claiming:
             bindings = ports.fill(
                 args.spec.ports,
@@ -188,6 +187,8 @@ class Scheduler:
                 self._settings.port_last,
             )
             spec = args.spec.model_copy(update={"ports": bindings})
+            # Until its record is in the mirror, also when the answer to its writing is lost.
+            self._given[args.container] = (now_s, _ports_of(spec))
             for mount in spec.mounts:
                 await self._home(args, mount, host.id)
             placed = await self._store(args, spec, host, reason)
@@ -206,15 +207,16 @@ class Scheduler:
             created_at_ns=args.created_at_ns,
             assignment=Assignment(host=host.id, epoch=host.epoch, reason=reason),
         )
+        if not self._leadership.is_mine:
+            raise UnavailableError("place: this scheduler is being replaced")
         key = container_key(args.tenant, args.container)
-        bucket = self._memory.containers.bucket
         try:
-            revision = await bucket.create(key, record)
+            revision = await self._memory.containers.bucket.create(key, record)
         except ExistsError:
-            there = await bucket.get(key)
+            there = await self._stored(args)
             if there is None:
                 raise
-            return ContainerPlaced(record=there.value, revision=there.revision)
+            return there
         return ContainerPlaced(record=record, revision=revision)
 
     async def _home(self, args: PlaceContainer, mount: VolumeMount, host: HostId) -> None:
@@ -236,13 +238,17 @@ class Scheduler:
         await self._memory.volumes.wait_for(revision)
 
     def _taken_ports(self) -> set[tuple[str, int]]:
-        return {
-            (port.protocol, port.host_port)
-            for record in self._memory.containers.values()
-            if record.goal is not Goal.REMOVED
-            for port in record.spec.ports
-            if port.host_port is not None
+        """Of every container that has a record, and of those whose record is on its way."""
+        now_s = self._chassis.clock.monotonic_s()
+        self._given = {
+            container: given
+            for container, given in self._given.items()
+            if now_s - given[0] < _PROMISE_LIFE_S
         }
+        found = {port for _, ports in self._given.values() for port in ports}
+        for record in self._memory.containers.values():
+            found |= _ports_of(record.spec)
+        return found
 
     def _snapshot(self) -> list[HostSnapshot]:
         now_s = self._chassis.clock.monotonic_s()
@@ -273,58 +279,11 @@ class Scheduler:
             taken_ports=used,
         )
 
-    # -- promises
-
-    async def keep_promises(self) -> None:
-        """Look at everything whenever something moved, and every five seconds; for ever."""
-        memory = self._memory
-        moved = asyncio.Event()
-        for mirror in (memory.containers, memory.names, memory.observed):
-            mirror.listen(lambda _key, _entry: moved.set())
+    async def measure(self) -> None:
+        """Set the gauges of the fleet, for ever."""
         while True:
-            moved.clear()
-            await self._pass()
             self._count()
-            try:
-                async with asyncio.timeout(_PASS_EVERY_S):
-                    await moved.wait()
-                    await asyncio.sleep(_SETTLE_S)
-            except TimeoutError:
-                continue
-
-    async def _pass(self) -> None:
-        memory = self._memory
-        actions = promises.due(
-            {key: entry.value for key, entry in memory.containers.entries.items()},
-            {key: entry.value for key, entry in memory.names.entries.items()},
-            {key: entry.value for key, entry in memory.observed.entries.items()},
-            self._chassis.clock.now_ns(),
-        )
-        for start in range(0, len(actions), _BATCH):
-            async with asyncio.TaskGroup() as tasks:
-                for action in actions[start : start + _BATCH]:
-                    tasks.create_task(self._act(action))
-
-    async def _act(self, action: promises.Action) -> None:
-        memory = self._memory
-        metrics.PROMISES.labels(type(action).__name__).inc()
-        match action:
-            case promises.DropContainer():
-                record = memory.containers.entries.get(action.container_key)
-                name = memory.names.entries.get(action.name_key)
-                if name is not None and record is not None and name.value.id == record.value.id:
-                    await _drop(memory.names.bucket, action.name_key, name.revision)
-                for key in action.volume_keys:
-                    await memory.volumes.bucket.delete(key)
-                if record is not None:
-                    await _drop(memory.containers.bucket, action.container_key, record.revision)
-                await memory.observed.bucket.delete(action.observed_key)
-            case promises.DropName():
-                entry = memory.names.entries.get(action.name_key)
-                if entry is not None:
-                    await _drop(memory.names.bucket, action.name_key, entry.revision)
-            case promises.DropObservation():
-                await memory.observed.bucket.delete(action.observed_key)
+            await asyncio.sleep(_COUNT_EVERY_S)
 
     def _count(self) -> None:
         hosts = self._snapshot()
@@ -343,18 +302,6 @@ class Scheduler:
             metrics.CONTAINERS.labels(goal.value).set(goals.count(goal))
 
 
-async def _drop(
-    bucket: "Bucket[ContainerRecord] | Bucket[NameRecord]", key: str, revision: int
-) -> None:
-    """Delete at a revision; changed meanwhile means that the next pass looks again."""
-    try:
-        await bucket.delete(key, revision)
-    except StaleError:
-        return
-
-
-async def serve(chassis: Chassis, memory: Memory, settings: Settings) -> None:
-    """Be the active scheduler until the end of the service."""
-    scheduler = Scheduler(chassis, memory, settings)
-    await chassis.bus.serve(PLACE, scheduler.place)
-    chassis.loop("promises", scheduler.keep_promises)
+def _ports_of(spec: ContainerSpec) -> set[tuple[str, int]]:
+    """Protocol and host port of what a container publishes."""
+    return {(each.protocol, each.host_port) for each in spec.ports if each.host_port is not None}

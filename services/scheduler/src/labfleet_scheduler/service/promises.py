@@ -1,0 +1,100 @@
+"""Keeps the fleet's promises: what must go is brought to its end."""
+
+import asyncio
+
+from labfleet_chassis.service import Chassis
+from labfleet_chassis.store import Bucket
+from labfleet_proto.buckets import container_key
+from labfleet_proto.containers import (
+    ContainerRecord,
+    NameRecord,
+    Observation,
+)
+from labfleet_proto.errors import StaleError
+from labfleet_scheduler import metrics
+from labfleet_scheduler.core import promises
+from labfleet_scheduler.service.memory import Memory
+
+_PASS_EVERY_S = 5.0
+_SETTLE_S = 0.01
+_BATCH = 32
+
+
+class Promises:
+    """Compares records, names and observations, and does what is due."""
+
+    def __init__(self, chassis: Chassis, memory: Memory) -> None:
+        self._chassis = chassis
+        self._memory = memory
+
+    async def keep(self) -> None:
+        """Look at everything whenever something moved, and every five seconds; for ever."""
+        memory = self._memory
+        moved = asyncio.Event()
+        for mirror in (memory.containers, memory.names, memory.observed):
+            mirror.listen(lambda _key, _entry: moved.set())
+        while True:
+            moved.clear()
+            await self._pass()
+            try:
+                async with asyncio.timeout(_PASS_EVERY_S):
+                    await moved.wait()
+                    await asyncio.sleep(_SETTLE_S)
+            except TimeoutError:
+                continue
+
+    async def _pass(self) -> None:
+        memory = self._memory
+        actions = promises.due(
+            {key: entry.value for key, entry in memory.containers.entries.items()},
+            {key: entry.value for key, entry in memory.names.entries.items()},
+            {key: entry.value for key, entry in memory.observed.entries.items()},
+            self._chassis.clock.now_ns(),
+        )
+        for start in range(0, len(actions), _BATCH):
+            async with asyncio.TaskGroup() as tasks:
+                for action in actions[start : start + _BATCH]:
+                    tasks.create_task(self._act(action))
+
+    async def _act(self, action: promises.Action) -> None:
+        memory = self._memory
+        metrics.PROMISES.labels(type(action).__name__).inc()
+        match action:
+            case promises.DropContainer():
+                record = memory.containers.entries.get(action.container_key)
+                name = memory.names.entries.get(action.name_key)
+                if name is not None and record is not None and name.value.id == record.value.id:
+                    await _drop(memory.names.bucket, action.name_key, name.revision)
+                for key in action.volume_keys:
+                    await memory.volumes.bucket.delete(key)
+                if record is None or await _drop(
+                    memory.containers.bucket, action.container_key, record.revision
+                ):
+                    # Only then: it alone says that the record must go.
+                    await memory.observed.bucket.delete(action.observed_key)
+            case promises.DropName():
+                entry = memory.names.entries.get(action.name_key)
+                if entry is not None and entry.value.id == action.container:
+                    await _drop(memory.names.bucket, action.name_key, entry.revision)
+            case promises.DropObservation():
+                seen = memory.observed.entries.get(action.observed_key)
+                # The mirror of records may be behind: what it lacks is asked of the store.
+                if seen is not None and not await self._is_recorded(seen.value):
+                    await _drop(memory.observed.bucket, action.observed_key, seen.revision)
+
+    async def _is_recorded(self, seen: Observation) -> bool:
+        key = container_key(seen.tenant, seen.id)
+        return await self._memory.containers.bucket.get(key) is not None
+
+
+async def _drop(
+    bucket: "Bucket[ContainerRecord] | Bucket[NameRecord] | Bucket[Observation]",
+    key: str,
+    revision: int,
+) -> bool:
+    """Delete at a revision; False if it changed meanwhile: the next pass looks again."""
+    try:
+        await bucket.delete(key, revision)
+    except StaleError:
+        return False
+    return True
