@@ -159,7 +159,7 @@ def until_clean(fleet: Fleet) -> None:
     """Wait until fsck is clean; fails with its findings after 30 seconds."""
     end_s = time.monotonic() + 30
     while (done := fleet.labfleet("fsck", code=None)).code != 0:
-        assert time.monotonic() < end_s, done.out
+        assert time.monotonic() < end_s, done.out + done.err
 
 
 @contextlib.contextmanager
