@@ -1,6 +1,7 @@
 """Wires the runtime agent of one host."""
 
 import asyncio
+from pathlib import Path
 
 from labfleet_chassis.data_port import DataPort
 from labfleet_chassis.service import Chassis, run_service
@@ -12,7 +13,7 @@ from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.resources import Resources
 from labfleet_runtime_agent.adapters import cgroups, host_facts, processes
-from labfleet_runtime_agent.adapters.conmon import Runtime
+from labfleet_runtime_agent.adapters.conmon import Runtime, sealed_copy
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.ledger import Ledger
 from labfleet_runtime_agent.adapters.snapshots import Snapshots
@@ -59,7 +60,7 @@ async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Too
         bus=chassis.bus,
         clock=chassis.clock,
         log=chassis.log,
-        runtime=Runtime(crun_root, bundles, settings.runtime),
+        runtime=Runtime(crun_root, bundles, sealed_copy(Path(settings.runtime))),
         cgroups=cgroups.detect(settings.cgroup_parent),
         files=Files(
             LayerStore(settings.state_dir, settings.registry_url, chassis.log),

@@ -8,14 +8,17 @@ stdin unless `--leave-stdin-open`; its packets begin with one byte, 2 stdout or 
 """
 
 import asyncio
+import base64
 import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,6 +30,8 @@ from labfleet_runtime_agent.adapters.ledger import RunningProcess
 from labfleet_runtime_agent.adapters.processes import started_ticks
 
 _LIMIT_S = 30.0
+_COMPILED = "run.oci.seccomp_bpf_data"
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _COMMAND_FAILED = re.compile(
     r"executable file .*not found|no such file or directory|permission denied|is a directory|exec format",
     re.IGNORECASE,
@@ -48,6 +53,8 @@ class Runtime:
     """Bundles, below the run directory: made anew for each start, gone with a reboot."""
     crun: str = "/usr/bin/crun"
     conmon: str = "/usr/bin/conmon"
+    _filters: dict[str, str] = field(default_factory=dict)
+    """Compiled seccomp filters by their document, as crun takes them."""
 
     def crun_argv(self, *words: str) -> list[str]:
         """Command line of one crun call."""
@@ -56,6 +63,25 @@ class Runtime:
     def bundle_of(self, container: ContainerId) -> Path:
         """Directory of a container's bundle, present or not."""
         return self.bundles / container
+
+    def write_config(self, container: ContainerId, config: dict[str, Any]) -> None:
+        """Write `config.json` into the bundle.
+
+        crun compiles the seccomp document at each start, unless it is handed the filter that an
+        earlier start with the same document has left (ADR 0009).
+        """
+        compiled = self._filters.get(json.dumps(config["linux"]["seccomp"]))
+        if compiled is not None:
+            config = {**config, "annotations": {_COMPILED: compiled}}
+        (self.bundle_of(container) / "config.json").write_text(json.dumps(config))
+
+    def learn_filter(self, container: ContainerId, config: dict[str, Any]) -> None:
+        """Keep the filter that crun has compiled for a container just created."""
+        key = json.dumps(config["linux"]["seccomp"])
+        if key not in self._filters:
+            with contextlib.suppress(FileNotFoundError):  # of another version of crun
+                filter_bytes = (self.root / container / "seccomp.bpf").read_bytes()
+                self._filters[key] = base64.b64encode(filter_bytes).decode()
 
     async def create(
         self, container: ContainerId, log: Path, spec: ContainerSpec
@@ -186,6 +212,18 @@ class Runtime:
         done = await process.run([self.crun, "--version"], timeout_s=_LIMIT_S)
         words = done.stdout.decode().splitlines()[0].split()
         return f"{words[0]} {words[-1]}"
+
+
+def sealed_copy(program: Path) -> str:
+    """Return a path to a sealed copy of a program in memory, for the life of this process.
+
+    crun copies itself into such a file before it enters a container, so that a container cannot
+    overwrite it (CVE-2019-5736); from a sealed copy it needs not do so. Raises OSError.
+    """
+    handle = os.memfd_create(program.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(handle, program.read_bytes())
+    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SEALS)
+    return f"/proc/{os.getpid()}/fd/{handle}"
 
 
 def exit_code(bundle: Path, container: ContainerId) -> tuple[int, int] | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -72,12 +71,13 @@ class Launch:
         volumes, who = files.result()
         interface: InterfaceReady = network.result()
         began = time.perf_counter()
-        await asyncio.to_thread(self._write_bundle, base, interface, volumes, who)
+        config = await asyncio.to_thread(self._write_bundle, base, interface, volumes, who)
         self._note("bundle", time.perf_counter() - began)
         began = time.perf_counter()
         log = self._tools.ledger.log_of(record.id)
         running = await self._tools.runtime.create(record.id, log, record.spec)
         self._note("create", time.perf_counter() - began)
+        self._tools.runtime.learn_filter(record.id, config)
         await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
         return Launched(running, interface, self._steps)
 
@@ -177,7 +177,7 @@ class Launch:
 
     def _write_bundle(
         self, base: int, interface: InterfaceReady, volumes: list[VolumeSource], who: Identity
-    ) -> None:
+    ) -> dict[str, Any]:
         record = self._record
         self.bundle.mkdir(mode=0o711, exist_ok=True)
         texts = {
@@ -203,7 +203,8 @@ class Launch:
             init_path=str(_INIT) if _INIT.exists() else "",
         )
         config = oci.build(record.spec, part, who)
-        (self.bundle / "config.json").write_text(json.dumps(config))
+        self._tools.runtime.write_config(record.id, config)
+        return config
 
     async def undo(self, attempt: int) -> None:
         """Take away what runs or was made for running; again is nothing.
