@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from pydantic import JsonValue
 
@@ -129,7 +130,7 @@ def specification(
         ),
         cap_add=_capabilities(host.CapAdd),
         cap_drop=_capabilities(host.CapDrop),
-        extra_hosts=tuple(host.ExtraHosts or ()),
+        extra_hosts=_extra_hosts(host.ExtraHosts or ()),
         dns=tuple(host.Dns or ()),
         dns_search=tuple(host.DnsSearch or ()),
         sysctls=host.Sysctls or {},
@@ -229,6 +230,26 @@ def _stop_signal(name: str) -> str:
     return name
 
 
+def _extra_hosts(entries: Sequence[str]) -> tuple[str, ...]:
+    for entry in entries:
+        name, _, address = entry.partition(":")
+        if address == "host-gateway":
+            raise ForbiddenError(
+                f"HostConfig.ExtraHosts: {entry}: containers do not reach the host they run on"
+            )
+        if not name or not _is_address(address):
+            raise InvalidRequestError(f"invalid IP address in add-host: {entry!r}")
+    return tuple(entries)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
 def _stop_timeout(seconds: int | None) -> int:
     if seconds is None:
         return 10
@@ -286,6 +307,10 @@ def _nofile(host: HostConfigBody) -> int:
 
 
 def _cpu_millis(host: HostConfigBody) -> int:
+    if host.NanoCpus and (host.CpuQuota > 0 or host.CpuPeriod > 0):
+        raise InvalidRequestError(
+            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"
+        )
     if host.NanoCpus:
         if host.NanoCpus < 10_000_000:
             raise InvalidRequestError("HostConfig.NanoCpus: the least is 0.01 CPUs")

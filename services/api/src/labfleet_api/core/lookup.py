@@ -1,10 +1,21 @@
-"""Finding a container by id, unique prefix of an id, or name, in docker's order."""
+"""Finding a container or network by id, name, or unique prefix of an id, in docker's order."""
 
 from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import InvalidRequestError, NotFoundError
 from labfleet_proto.networks import NetworkRecord
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Named)
 
 
 def find_container(text: str, records: Iterable[ContainerRecord]) -> ContainerRecord:
@@ -12,23 +23,12 @@ def find_container(text: str, records: Iterable[ContainerRecord]) -> ContainerRe
 
     Raises NotFoundError, InvalidRequestError (ambiguous prefix).
     """
-    name = text.removeprefix("/")
-    by_name: ContainerRecord | None = None
-    by_prefix: list[ContainerRecord] = []
-    for record in records:
-        if record.id == text:
-            return record
-        if record.name == name:
-            by_name = record
-        elif text and record.id.startswith(text):
-            by_prefix.append(record)
-    if by_name is not None:
-        return by_name
-    if len(by_prefix) > 1:
+    found = _matches(text, text.removeprefix("/"), records)
+    if len(found) > 1:
         raise InvalidRequestError(f"Multiple IDs found with provided prefix: {text}")
-    if not by_prefix:
+    if not found:
         raise NotFoundError(f"No such container: {text}")
-    return by_prefix[0]
+    return found[0]
 
 
 def find_network(text: str, records: Iterable[NetworkRecord]) -> NetworkRecord:
@@ -36,19 +36,23 @@ def find_network(text: str, records: Iterable[NetworkRecord]) -> NetworkRecord:
 
     Raises NotFoundError, InvalidRequestError (ambiguous prefix).
     """
-    by_name: NetworkRecord | None = None
-    by_prefix: list[NetworkRecord] = []
+    found = _matches(text, text, records)
+    if len(found) > 1:
+        raise InvalidRequestError(f"network {text} is ambiguous ({len(found)} matches found)")
+    if not found:
+        raise NotFoundError(f"network {text} not found")
+    return found[0]
+
+
+def _matches(text: str, name: str, records: Iterable[R]) -> list[R]:
+    """The one with that id or name, else all whose id begins so; the empty text means nothing."""
+    by_name: R | None = None
+    by_prefix: list[R] = []
     for record in records:
         if record.id == text:
-            return record
-        if record.name == text:
+            return [record]
+        if record.name == name:
             by_name = record
         elif text and record.id.startswith(text):
             by_prefix.append(record)
-    if by_name is not None:
-        return by_name
-    if len(by_prefix) > 1:
-        raise InvalidRequestError(f"network {text} is ambiguous ({len(by_prefix)} matches found)")
-    if not by_prefix:
-        raise NotFoundError(f"network {text} not found")
-    return by_prefix[0]
+    return [by_name] if by_name is not None else by_prefix

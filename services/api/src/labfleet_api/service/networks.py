@@ -91,6 +91,10 @@ class Networks:
             raise InvalidRequestError(
                 f"network driver {body.Driver}: this fleet has one, named bridge or overlay"
             )
+        if body.EnableIPv4 is False or body.Options:
+            raise NotImplementedYetError(
+                "labfleet: networks without IPv4, and options of networks, are not there yet"
+            )
         pools = (body.IPAM.Config if body.IPAM else None) or []
         asked = None
         for pool in pools:
