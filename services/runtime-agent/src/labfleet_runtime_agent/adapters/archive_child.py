@@ -98,8 +98,7 @@ def _read(root: int, path: str, container: str) -> dict[str, Any]:
     if path.rstrip("/").endswith("/.") or leaf == ".":
         inner = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
         reader = TreeReader(sys.stdout.buffer)
-        name = "./" if leaf == "." else f"{leaf}/"
-        reader.add(inner, ".", name)
+        reader.add(inner, ".", "./")  # as docker names what is in a directory
     else:
         reader = TreeReader(sys.stdout.buffer)
         reader.add(parent, leaf, leaf)

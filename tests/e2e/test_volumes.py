@@ -1,0 +1,65 @@
+"""Named volumes: what is in them, who shares them, when they go."""
+
+import json
+
+from tests.farm.fleet import Fleet, until
+
+
+def test_a_volume_is_made_listed_inspected_and_removed(fleet: Fleet) -> None:
+    assert fleet.docker("volume", "create", "--label", "a=b", "data").out == "data"
+    assert fleet.docker("volume", "create", "data").out == "data"
+    assert fleet.docker("volume", "ls", "-q").out == "data"
+    assert fleet.docker("volume", "ls", "-q", "--filter", "label=a=c").out == ""
+    assert fleet.docker("volume", "ls", "-q", "--filter", "dangling=true").out == "data"
+    about = json.loads(fleet.docker("volume", "inspect", "data").out)[0]
+    assert (about["Name"], about["Labels"], about["Driver"]) == ("data", {"a": "b"}, "local")
+    assert about["Status"]["host"] in ("host1", "host2", "host3")
+    assert fleet.docker("volume", "rm", "data").out == "data"
+    assert "no such volume" in fleet.docker("volume", "inspect", "data", code=1).err
+    assert "no such volume" in fleet.docker("volume", "rm", "data", code=1).err
+    fleet.docker("volume", "rm", "-f", "data")
+
+
+def test_two_containers_share_a_volume_on_its_host(fleet: Fleet) -> None:
+    fleet.docker("run", "-d", "--name", "writer", "-v", "data:/d", "busybox", "sleep", "60")
+    fleet.docker("run", "-d", "--name", "reader", "-v", "data:/in:ro", "busybox", "sleep", "60")
+    assert fleet.host_of("reader") == fleet.host_of("writer")
+    fleet.docker("exec", "writer", "sh", "-c", "echo both > /d/f")
+    assert fleet.docker("exec", "reader", "cat", "/in/f").out == "both"
+    refused = fleet.docker("exec", "reader", "sh", "-c", "echo no > /in/f", code=1)
+    assert "Read-only file system" in refused.err
+    assert [mount["RW"] for mount in fleet.inspect("reader")["Mounts"]] == [False]
+    used = fleet.docker("volume", "rm", "data", code=1).err
+    assert "volume is in use" in used
+    fleet.docker("rm", "-f", "writer", "reader")
+    assert fleet.docker("run", "--rm", "-v", "data:/d", "busybox", "cat", "/d/f").out == "both"
+    fleet.docker("volume", "rm", "data")
+
+
+def test_an_empty_volume_begins_with_the_files_of_the_image(fleet: Fleet) -> None:
+    words = ("run", "--rm", "-v", "accounts:/etc", "busybox")
+    assert "root" in fleet.docker(*words, "cat", "/etc/passwd").out
+    fleet.docker(*words, "sh", "-c", "echo mine > /etc/passwd")
+    assert fleet.docker(*words, "cat", "/etc/passwd").out == "mine"
+
+
+def test_a_volume_by_mount_without_copies(fleet: Fleet) -> None:
+    mount = "type=volume,source=bare,target=/etc,volume-nocopy"
+    out = fleet.docker("run", "--rm", "--mount", mount, "busybox", "ls", "/etc").out
+    assert "passwd" not in out
+
+
+def test_volumes_of_two_hosts_cannot_meet_in_one_container(fleet: Fleet) -> None:
+    for number in (1, 2):
+        fleet.docker("run", "--rm", "-v", f"v{number}:/d", "--label",
+                     f"labfleet.constraint=host==host{number}", "busybox", "true")  # fmt: skip
+    done = fleet.docker("run", "-v", "v1:/a", "-v", "v2:/b", "busybox", "true", code=125)
+    assert "volume lives on host1, host2" in done.err
+    assert fleet.docker("ps", "-aq").out == ""
+
+
+def test_rm_with_volumes_takes_anonymous_ones_only(fleet: Fleet) -> None:
+    fleet.docker("run", "--name", "box", "-v", "/anonymous", "-v", "named:/n", "busybox", "true")
+    assert len(fleet.docker("volume", "ls", "-q").out.split()) == 2
+    fleet.docker("rm", "-v", "box")
+    until(lambda: fleet.docker("volume", "ls", "-q").out == "named")
