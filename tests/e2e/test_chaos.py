@@ -330,7 +330,7 @@ def _class_works(fleet: Fleet, seed: int, lasts_s: float) -> None:
 
 
 def test_a_class_works_while_services_are_killed(fleet: Fleet) -> None:
-    _class_works(fleet, int(os.environ.get("LABFLEET_TEST_SEED", "1")), 25)
+    _class_works(fleet, int(os.environ.get("LABFLEET_TEST_SEED", "1")), 20)
 
 
 @pytest.mark.long

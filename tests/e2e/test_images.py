@@ -1,12 +1,15 @@
 """The image store with clients that we did not write."""
 
+import hashlib
 import json
+import secrets
 import shutil
 import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.farm.fleet import Fleet
 
@@ -56,6 +59,95 @@ def test_an_upload_with_a_wrong_digest_is_refused(fleet: Fleet) -> None:
         urllib.request.urlopen(finish)
     assert caught.value.code == 400
     assert json.loads(caught.value.read())["errors"][0]["code"] == "DIGEST_INVALID"
+
+
+def test_tag_history_push_remove(fleet: Fleet) -> None:
+    fleet.docker("tag", "busybox", "shelf/tool:1")
+    steps = fleet.docker(
+        "history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}}", "shelf/tool:1"
+    )
+    assert steps.out.startswith("sha256:")
+    pushed = fleet.docker("push", "shelf/tool:1").out
+    assert "digest: sha256:" in pushed
+    assert "No such image" in fleet.docker("push", "nosuch:1", code=1).err
+    assert "No such image" in fleet.docker("tag", "nosuch", "other", code=1).err
+    fleet.docker("create", "--name", "user", "shelf/tool:1")
+    assert "shelf/tool:1" in fleet.docker("rmi", "shelf/tool:1").out
+    assert "is using" in fleet.docker("rmi", "busybox", code=1).err
+    assert fleet.docker("start", "-a", "user").err == ""
+    assert "No such image" in fleet.docker("rmi", "shelf/tool:1", code=1).err
+
+
+def test_pull_and_run_by_digest(fleet: Fleet) -> None:
+    about = json.loads(fleet.docker("image", "inspect", "busybox").out)[0]
+    name = next(each for each in about["RepoDigests"] if "busybox@" in each)
+    name = name.rpartition("/")[2]
+    assert "Digest: sha256:" in fleet.docker("pull", name).out
+    assert fleet.docker("run", "--rm", name, "echo", "pinned").out == "pinned"
+    wrong = f"busybox@sha256:{'0' * 64}"
+    assert "No such image" in fleet.docker("pull", wrong, code=1).err
+
+
+def _layer() -> tuple[bytes, str]:
+    data = secrets.token_bytes(300_000)
+    return data, f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def test_a_blob_comes_in_chunks_and_is_mounted_elsewhere(fleet: Fleet) -> None:
+    data, digest = _layer()
+    with httpx.Client(base_url=f"http://{fleet.plan.registry}") as client:
+        begun = client.post("/v2/first/blobs/uploads/")
+        assert begun.status_code == 202
+        where = begun.headers["Location"]
+        for start in range(0, len(data), 100_000):
+            chunk = data[start : start + 100_000]
+            span = f"{start}-{start + len(chunk) - 1}"
+            sent = client.patch(where, content=chunk, headers={"Content-Range": span})
+            assert (sent.status_code, sent.headers["Range"]) == (202, f"0-{start + len(chunk) - 1}")
+        again = client.patch(where, content=b"x", headers={"Content-Range": "0-0"})
+        assert again.status_code == 416
+        assert client.put(where, params={"digest": digest}).status_code == 201
+        assert client.get(f"/v2/first/blobs/{digest}").content == data
+        part = client.get(f"/v2/first/blobs/{digest}", headers={"Range": "bytes=10-19"})
+        assert (part.status_code, part.content) == (206, data[10:20])
+        assert client.get(f"/v2/second/blobs/{digest}").status_code == 404
+        mount = {"mount": digest, "from": "first"}
+        assert client.post("/v2/second/blobs/uploads/", params=mount).status_code == 201
+        assert client.get(f"/v2/second/blobs/{digest}").content == data
+        nobody = {"mount": digest, "from": "nobody"}
+        assert client.post("/v2/third/blobs/uploads/", params=nobody).status_code == 202
+
+
+def test_a_manifest_whose_layers_are_not_there_is_refused(fleet: Fleet) -> None:
+    _, digest = _layer()
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    part = {"mediaType": "application/octet-stream", "digest": digest, "size": 3}
+    body = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": part, "layers": [part]})
+    url = f"http://{fleet.plan.registry}/v2/hollow/manifests/latest"
+    answer = httpx.put(url, content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["code"] == "MANIFEST_BLOB_UNKNOWN"
+    assert "No such image" in fleet.docker("pull", "hollow", code=1).err
+
+
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="no skopeo")
+def test_skopeo_pulls_by_digest_and_converts(fleet: Fleet, tmp_path: Path) -> None:
+    source = f"docker://{fleet.plan.registry}/busybox"
+    raw = _run("skopeo", "inspect", "--raw", "--tls-verify=false", source)
+    digest = f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}"
+    _run("skopeo", "copy", "--src-tls-verify=false", f"{source}@{digest}", f"dir:{tmp_path}/dir")
+    for number, kind in enumerate(("oci", "v2s2")):
+        name = f"converted/kind{number}:latest"
+        _run("skopeo", "copy", "--dest-tls-verify=false", "--format", kind, f"dir:{tmp_path}/dir",
+             f"docker://{fleet.plan.registry}/{name}")  # fmt: skip
+        about = json.loads(_run("skopeo", "inspect", "--raw", "--tls-verify=false",
+                                f"docker://{fleet.plan.registry}/{name}"))  # fmt: skip
+        wanted = (
+            "vnd.docker.distribution.manifest.v2" if kind == "v2s2" else "vnd.oci.image.manifest"
+        )
+        assert wanted in about["mediaType"]
+        assert fleet.docker("run", "--rm", name, "echo", kind).out == kind
+        fleet.docker("rmi", name)
 
 
 def _run(*words: str) -> str:
