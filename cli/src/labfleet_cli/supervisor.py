@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_cli.fleet_plan import Child
 
 _PR_SET_PDEATHSIG = 1
@@ -53,7 +54,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             keepers = [tasks.create_task(self._keep(child)) for child in self._children]
             await self._stopping.wait()
             bus, others = self._children[:1], self._children[1:]

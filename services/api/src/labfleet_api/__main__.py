@@ -13,6 +13,7 @@ from labfleet_api.service.claims import Claims
 from labfleet_api.service.fleet import Fleet, Memory
 from labfleet_api.settings import Settings
 from labfleet_chassis.service import Chassis, run_service
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
 
 _COUNT_EVERY_S = 5.0
@@ -55,7 +56,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.loop("count", lambda: count(fleet))
     chassis.loop("claims", claims.keep)
     started = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         tasks.create_task(
             serve_http(
                 application(fleet),

@@ -27,6 +27,7 @@ from labfleet_chassis.answers import Answers
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
 from labfleet_chassis.store import Bucket, Mirror, open_bucket, translated
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto import subjects
 from labfleet_proto.buckets import BucketDef
 from labfleet_proto.errors import (
@@ -64,7 +65,7 @@ _QUIET_S = 0.25
 class Bus:
     """A connection to NATS that never gives up reconnecting."""
 
-    def __init__(self, client: Client, clock: Clock, log: Log, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, client: Client, clock: Clock, log: Log, tasks: TaskGroup) -> None:
         self._client = client
         self._js = client.jetstream(timeout=10.0)
         self._clock = clock
@@ -343,7 +344,7 @@ async def connect(url: str, token: str, *, name: str, clock: Clock, log: Log) ->
         if bus is not None:
             bus.on_reconnected()
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         client = Client()
         while True:
             try:

@@ -19,6 +19,7 @@ from labfleet_chassis.logs import Log
 from labfleet_chassis.settings import ServiceSettings
 from labfleet_chassis.store import Mirror
 from labfleet_chassis.supervise import supervise
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import BucketDef
 from labfleet_proto.health import Pong
 from labfleet_proto.ids import HostId
@@ -40,7 +41,7 @@ class Chassis:
     bus: Bus
     clock: Clock
     log: Log
-    tasks: asyncio.TaskGroup
+    tasks: TaskGroup
     """For loops that live as long as the service; they are cancelled when it ends."""
     metrics_port: int
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,7 +93,7 @@ async def _main(name: Service, settings: ServiceSettings, body: Body, host: Host
     ) as bus:
         await bus.ensure_streams()
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 chassis = Chassis(name, host, bus, clock, log, tasks, port)
                 loop = asyncio.get_running_loop()
                 for number in (signal.SIGTERM, signal.SIGINT):

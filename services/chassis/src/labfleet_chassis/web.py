@@ -7,6 +7,8 @@ from typing import Any
 
 import uvicorn
 
+from labfleet_chassis.tasks import TaskGroup
+
 _DRAIN_S = 5
 
 
@@ -43,7 +45,7 @@ async def serve_http(
     server.lifespan = config.lifespan_class(config)
     await server.startup(sockets=sockets)
     started.set()
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         tasks.create_task(server.main_loop())
         await stopping.wait()
         server.should_exit = True

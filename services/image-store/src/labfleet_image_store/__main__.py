@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 from labfleet_chassis.service import Chassis, run_service
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles
@@ -90,7 +91,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     await serve_jobs(chassis, catalogue)
     chassis.loop("sweep", lambda: sweep(files))
     started = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         tasks.create_task(
             serve_http(
                 Registry(files, catalogue, chassis.log),

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from labfleet_api.metrics import STREAMS
+from labfleet_chassis.tasks import TaskGroup
 
 EXTENSION = "docker.hijack"
 _MOST_BODY = 1 << 20
@@ -268,7 +269,7 @@ async def splice(client: Hijacked, host: Peer) -> None:
     with STREAMS.track_inprogress():
         tasks: set[asyncio.Task[Any]] = set()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with TaskGroup() as group:
                 upward = group.create_task(_quiet(up()))
                 downward = group.create_task(_quiet(down()))
                 gone = group.create_task(client.lost.wait())

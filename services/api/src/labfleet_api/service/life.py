@@ -13,6 +13,7 @@ from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
 from labfleet_chassis.store import ExistsError
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import name_key
 from labfleet_proto.containers import ContainerRecord, Goal, NameRecord, Observation, State
 from labfleet_proto.errors import (
@@ -213,7 +214,7 @@ class Life:
         """
         fleet = self._fleet
         with fleet.watching(record) as watch:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 asked = tasks.create_task(self._asked(record, limit_s))
                 shown = tasks.create_task(_shown(watch, record))
                 await asyncio.wait({asked, shown}, return_when=asyncio.FIRST_COMPLETED)

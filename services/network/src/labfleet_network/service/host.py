@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labfleet_chassis.service import Chassis
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_network.adapters import rtnetlink
 from labfleet_network.adapters.dns import DnsServer
 from labfleet_network.adapters.links import set_sysctl
@@ -215,7 +216,7 @@ class HostNetwork:
         name = naming.namespace(self._settings.tag, args.container)
         with self._fabric.using(networks):
             try:
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     tasks.create_task(self._timed("namespace", self._kernel.take_namespace(name)))
                     claims = [
                         tasks.create_task(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labfleet_chassis.data_port import ByteStream
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.errors import UnavailableError
 from labfleet_proto.runtime import AttachContainer
 from labfleet_runtime_agent.core.frames import STDERR, STDOUT, frame
@@ -72,7 +73,7 @@ class Attachment:
             self._connected.cancel()
             return
         with contextlib.closing(link):
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 stdin = tasks.create_task(self._carry_in(link))
                 await self._carry_out(link)
                 stdin.cancel()

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from labfleet_chassis import process
 from labfleet_chassis.data_port import ByteStream
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.errors import ConflictError, UnavailableError
 from labfleet_proto.runtime import CreateExec, ExecStatus
 from labfleet_runtime_agent.adapters.conmon import Runtime
@@ -144,7 +145,7 @@ async def _carry(
                 async with sending:
                     await stream.write(frame(kind, data))
 
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         inward = tasks.create_task(_carry_in(stream, stdin))
         outward = [tasks.create_task(carry_out(kind, source)) for kind, source in sources.items()]
         await asyncio.wait(outward)
@@ -253,7 +254,7 @@ async def _carry_terminal(
     terminal: int, stream: ByteStream, child: subprocess.Popen[bytes]
 ) -> None:
     os.set_blocking(terminal, False)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         inward = tasks.create_task(_type(terminal, stream))
         try:
             while data := await _read_terminal(terminal):

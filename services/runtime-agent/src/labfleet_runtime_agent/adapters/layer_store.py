@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from labfleet_chassis.logs import Log
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.errors import (
     DigestMismatchError,
     DiskFullError,
@@ -66,7 +67,7 @@ class LayerStore:
 
     async def _fetch_all(self, repository: str, layers: list[LayerRef]) -> None:
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 for layer in layers:
                     tasks.create_task(self._fetch_once(repository, layer))
         except ExceptionGroup as group:  # not except*: that would wrap what is raised here

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Coroutine
 from pathlib import Path
 
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.containers import ContainerRecord, Observation, State
 from labfleet_proto.errors import DiskFullError, NoRoomError
 from labfleet_proto.ids import ContainerId
@@ -20,7 +21,7 @@ _DISK_RESERVE_BYTES = 256 << 20
 class Admission:
     """Who uses how much of this host. Not for several threads."""
 
-    def __init__(self, capacity: Resources, tasks: asyncio.TaskGroup, state_dir: Path) -> None:
+    def __init__(self, capacity: Resources, tasks: TaskGroup, state_dir: Path) -> None:
         self.capacity = capacity
         self.moved = asyncio.Event()
         """Set whenever the free vector may have changed."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import LabfleetError, UnavailableError
 from labfleet_proto.networks import (
@@ -62,7 +63,7 @@ class Launch:
         """
         record = self._record
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 files = tasks.create_task(self._timed("files", self._prepare_files(base)))
                 network = tasks.create_task(self._timed("network", self._allocate()))
                 tasks.create_task(self._timed("cgroup", self._make_cgroup()))
@@ -134,7 +135,7 @@ class Launch:
                 await archive.read(there, f"{target.rstrip('/')}/.", chunks.put)
                 await chunks.put(b"")
 
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(produce())
                 await archive.write(
                     here, "/", chunks.get, keep_owner=True, refuse_type_change=False

@@ -4,6 +4,7 @@ import asyncio
 
 from labfleet_chassis.logs import Log
 from labfleet_chassis.store import Bucket
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import observed_key
 from labfleet_proto.containers import Observation
 from labfleet_proto.errors import UnavailableError
@@ -40,7 +41,7 @@ class Publisher:
         """Write all that waits."""
         while self._waiting:
             batch = [self._waiting.pop(key) for key in list(self._waiting)[:_AT_ONCE]]
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 for seen in batch:
                     tasks.create_task(self._write(seen))
 

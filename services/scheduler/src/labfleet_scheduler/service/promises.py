@@ -4,6 +4,7 @@ import asyncio
 
 from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import Bucket
+from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import container_key
 from labfleet_proto.containers import (
     ContainerRecord,
@@ -52,7 +53,7 @@ class Promises:
             self._chassis.clock.now_ns(),
         )
         for start in range(0, len(actions), _BATCH):
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 for action in actions[start : start + _BATCH]:
                     tasks.create_task(self._act(action))
 
