@@ -69,7 +69,7 @@ async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Too
             VolumeStore(settings.state_dir),
         ),
         ledger=Ledger(settings.state_dir, settings.run_dir),
-        publisher=Publisher(observed, chassis.log),
+        publisher=Publisher(observed, host, chassis.log),
         boot_id=processes.boot_id(),
         start_slots=asyncio.Semaphore(_STARTS_PER_CORE * host_facts.cores()),
     )

@@ -22,6 +22,7 @@ from labfleet_proto.errors import (
     LabfleetError,
     NotFoundError,
     NotModifiedError,
+    StaleError,
     UnavailableError,
 )
 from labfleet_proto.ids import ContainerId
@@ -218,6 +219,9 @@ class Life:
                 asked = tasks.create_task(self._asked(record, limit_s))
                 shown = tasks.create_task(_shown(watch, record))
                 await asyncio.wait({asked, shown}, return_when=asyncio.FIRST_COMPLETED)
+                if not shown.done() and isinstance(asked.result(), StaleError):
+                    # A newer wish came in between: what becomes of both is shown.
+                    await asyncio.wait({shown}, timeout=limit_s)
                 answer = shown.result() if shown.done() else asked.result()
                 asked.cancel()
                 shown.cancel()

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,15 +28,15 @@ from labfleet_proto.containers import ContainerSpec
 from labfleet_proto.errors import CommandNotRunnableError, InternalError, LabfleetError
 from labfleet_proto.ids import ContainerId
 from labfleet_runtime_agent.adapters.ledger import RunningProcess
-from labfleet_runtime_agent.adapters.processes import started_ticks
+from labfleet_runtime_agent.adapters.processes import ProcessHandle, started_ticks
 
 _LIMIT_S = 30.0
 _COMPILED = "run.oci.seccomp_bpf_data"
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _COMMAND_FAILED = re.compile(
-    r"executable file .*not found|no such file or directory|permission denied|is a directory|exec format",
-    re.IGNORECASE,
+    r"executable file .* not found|open executable: |exec container process"
 )
+"""Words of crun for a command that it cannot run; other missing files are faults of ours."""
 
 
 class _Sync(BaseModel):
@@ -203,6 +204,17 @@ class Runtime:
         if done.exit_code != 0 and (self.root / container).exists():
             raise process.ProgramFailedError(done)
 
+    async def kill_strays(self, container: ContainerId) -> None:
+        """Kill what an earlier life of the agent left half-way: a monitor, or crun making a container.
+
+        Found by the container's id on their command lines, as nothing was written down yet.
+        """
+        for handle in await asyncio.to_thread(_strays, container):
+            handle.send(signal.SIGKILL)
+            async with asyncio.timeout(_LIMIT_S):
+                await handle.ended()
+            handle.close()
+
     def known(self) -> set[str]:
         """Containers of which there is state of crun, or a bundle."""
         return {entry.name for place in (self.root, self.bundles) for entry in place.iterdir()}
@@ -224,6 +236,22 @@ def sealed_copy(program: Path) -> str:
     os.write(handle, program.read_bytes())
     fcntl.fcntl(handle, fcntl.F_ADD_SEALS, _SEALS)
     return f"/proc/{os.getpid()}/fd/{handle}"
+
+
+_OURS = ("conmon", "crun", "memfd:")
+"""How the programs of monitors and of crun, or of its copy in memory, are called."""
+
+
+def _strays(container: ContainerId) -> list[ProcessHandle]:
+    """Processes of conmon and crun for this container."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if container.encode() in words and (entry / "exe").readlink().name.startswith(_OURS):
+                pid = int(entry.name)
+                found.append(ProcessHandle(pid, started_ticks(pid)))
+    return found
 
 
 def exit_code(bundle: Path, container: ContainerId) -> tuple[int, int] | None:
@@ -274,7 +302,7 @@ def failure(said: str, command: str) -> LabfleetError:
     if not _COMMAND_FAILED.search(said):
         return InternalError(f"OCI runtime create failed: {said}")
     reason = "no such file or directory"
-    if re.search(r"permission denied", said, re.IGNORECASE):
+    if re.search(r"denied|not permitted", said, re.IGNORECASE):
         reason = "permission denied"
     elif "/" not in command:
         reason = "executable file not found in $PATH"

@@ -16,6 +16,7 @@ from labfleet_proto.ids import ContainerId
 from labfleet_runtime_agent.adapters import kernel
 from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
 
+_UPPER, _WORK = "upper", "work"
 _OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
 
 
@@ -76,14 +77,16 @@ class Snapshots:
     def _writable(self, container: ContainerId, layers: Sequence[Path], base: int) -> None:
         state = self._state / container
         state.mkdir(mode=0o711, exist_ok=True)
-        for name in ("upper", "work"):
+        mode = layers[-1].stat().st_mode & 0o7777 if layers else 0o755
+        for name in (_UPPER, _WORK):
             path = state / name
             if not path.is_dir():
-                path.mkdir(mode=0o755)
-                os.chown(path, base, base)
-        if layers:
-            above = layers[-1].stat()
-            (state / "upper").chmod(above.st_mode & 0o7777)
+                aside = path.with_suffix(".new")  # with its owner, or not there at all
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir()
+                os.chown(aside, base, base)
+                aside.chmod(mode)
+                aside.rename(path)
 
     def _mount_layer(self, layer: Path, target: Path, base: int) -> None:
         target.mkdir(exist_ok=True)
@@ -101,7 +104,7 @@ class Snapshots:
         if count == 0:
             (lower / "empty").mkdir(exist_ok=True)
         lowers = ":".join(str(number) for number in reversed(range(count))) or "empty"
-        data = f"lowerdir={lowers},upperdir={state / 'upper'},workdir={state / 'work'},{_OPTIONS}"
+        data = f"lowerdir={lowers},upperdir={state / _UPPER},workdir={state / _WORK},{_OPTIONS}"
         kernel.mount("overlay", self.root_of(container), "overlay", 0, data)
         os.chdir("/")
 
@@ -117,9 +120,11 @@ class Snapshots:
         shutil.rmtree(home, ignore_errors=True)
 
     async def discard(self, container: ContainerId) -> None:
-        """Unmount and delete the container's whole directory; again is nothing."""
+        """Unmount, and delete what the container wrote; again is nothing."""
         await self.unmount(container)
-        await asyncio.to_thread(shutil.rmtree, self._state / container, ignore_errors=True)
+        for name in (_UPPER, _WORK):
+            path = self._state / container / name
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
     async def attach_volume(
         self, container: ContainerId, number: int, data: Path, base: int

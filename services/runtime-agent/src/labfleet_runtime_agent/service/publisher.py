@@ -8,7 +8,7 @@ from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import observed_key
 from labfleet_proto.containers import Observation
 from labfleet_proto.errors import UnavailableError
-from labfleet_proto.ids import ContainerId
+from labfleet_proto.ids import ContainerId, HostId
 
 _AT_ONCE = 16
 _RETRY_S = 0.2
@@ -17,8 +17,9 @@ _RETRY_S = 0.2
 class Publisher:
     """Keeps the newest observation of each container on its way to the store."""
 
-    def __init__(self, bucket: Bucket[Observation], log: Log) -> None:
+    def __init__(self, bucket: Bucket[Observation], host: HostId, log: Log) -> None:
         self._bucket = bucket
+        self._host = host
         self._log = log
         self._waiting: dict[ContainerId, Observation] = {}
         self._wake = asyncio.Event()
@@ -29,6 +30,11 @@ class Publisher:
         if known is None or known.order() <= seen.order():
             self._waiting[seen.id] = seen
             self._wake.set()
+
+    async def last(self, container: ContainerId) -> Observation | None:
+        """What this host told of a container last. Raises UnavailableError."""
+        entry = await self._bucket.get(observed_key(self._host, container))
+        return entry.value if entry is not None else None
 
     async def run(self) -> None:
         """Write for ever; wrap in `supervise`."""

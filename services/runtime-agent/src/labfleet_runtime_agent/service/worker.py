@@ -423,6 +423,7 @@ class Worker:
         async with self._files:
             await Launch(tools, record).undo(attempt)
             await tools.files.snapshots.discard(record.id)
+            await asyncio.to_thread(self.log_file.unlink, missing_ok=True)
         if with_volumes:
             for mount in record.spec.mounts:
                 if mount.is_anonymous:
@@ -436,6 +437,7 @@ class Worker:
 
     async def _recover(self) -> None:
         """Find out what is true of a container that an earlier life of the agent ran."""
+        await self._recall()
         seen, running = self.seen, self.state.running
         if seen is None or seen.state < State.CREATED:
             return
@@ -456,6 +458,14 @@ class Worker:
         if seen.state is State.CREATED:  # it may have run: an attempt never runs twice
             self.state.advance(seen.attempt, State.RUNNING)
         await self._finish()
+
+    async def _recall(self) -> None:
+        """Take in what was told but is not in the ledger, and end what was not even written down."""
+        if not self.state.is_saved and self.record.attempt > 0:
+            # The ledger was lost with its disk, or the record is new here.
+            self.state.seen = await self._tools.publisher.last(self.record.id)
+        if self.state.running is None and self._init is None and self._has_leftovers():
+            await self._tools.runtime.kill_strays(self.record.id)
 
 
 def _signal_number(name: str) -> int:
