@@ -22,5 +22,5 @@ class Settings(ServiceSettings):
     vxlan_port: int = Field(default=4789, ge=1, le=65_535)
     with_entry: bool = False
     """Whether published ports are led here from the fleet's entry."""
-    pool_size: int = Field(default=16, ge=0, le=256)
+    pool_size: int = Field(default=32, ge=0, le=256)
     """Ready network namespaces kept in idle time."""

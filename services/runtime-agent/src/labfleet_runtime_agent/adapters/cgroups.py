@@ -6,6 +6,7 @@ the container's init into it before it runs, and removes it after the end.
 
 import contextlib
 import errno
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,12 +146,13 @@ class CgroupV1:
     def _path(self, controller: str, name: str) -> Path:
         return self.root / controller / self.parent / name
 
+    @functools.cached_property
     def _controllers(self) -> list[str]:
         return [name for name in _V1_CONTROLLERS if (self.root / name).is_dir()]
 
     def make(self, name: str, limits: Limits) -> None:
         """Make the group in every hierarchy. Raises InternalError naming the file that refused."""
-        for controller in self._controllers():
+        for controller in self._controllers:
             path = self._path(controller, name)
             if controller == "devices":
                 # A new group takes its parent's list: one write for all containers of the host.
@@ -186,7 +188,7 @@ class CgroupV1:
 
     def enter_files(self, name: str) -> list[Path]:
         """`cgroup.procs` of every hierarchy."""
-        return [self._path(each, name) / "cgroup.procs" for each in self._controllers()]
+        return [self._path(each, name) / "cgroup.procs" for each in self._controllers]
 
     def enter(self, name: str, pid: int) -> None:
         """Move the process in every hierarchy."""
@@ -203,7 +205,7 @@ class CgroupV1:
 
     def remove(self, name: str) -> None:
         """Remove the group in every hierarchy."""
-        for controller in self._controllers():
+        for controller in self._controllers:
             _remove_dir(self._path(controller, name))
 
     def was_oom_killed(self, name: str) -> bool:
@@ -252,7 +254,7 @@ class CgroupV1:
     def names(self) -> set[str]:
         """Groups in any hierarchy."""
         found: set[str] = set()
-        for controller in self._controllers():
+        for controller in self._controllers:
             found |= _child_names(self.root / controller / self.parent)
         return found
 

@@ -215,6 +215,10 @@ class Runtime:
                 await handle.ended()
             handle.close()
 
+    def knows(self, container: ContainerId) -> bool:
+        """Whether there is state of crun, or a bundle, of a container."""
+        return (self.root / container).exists() or self.bundle_of(container).exists()
+
     def known(self) -> set[str]:
         """Containers of which there is state of crun, or a bundle."""
         return {entry.name for place in (self.root, self.bundles) for entry in place.iterdir()}

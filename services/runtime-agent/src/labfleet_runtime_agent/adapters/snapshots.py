@@ -142,6 +142,10 @@ class Snapshots:
         except OSError as exc:
             raise InternalError(f"cannot mount volume {data}: {exc}") from exc
 
+    def holds(self, container: ContainerId) -> bool:
+        """Whether a container has mounts."""
+        return (self._mounts / container).exists()
+
     def holders(self) -> set[str]:
         """Containers with mounts."""
         return {path.name for path in self._mounts.iterdir()}

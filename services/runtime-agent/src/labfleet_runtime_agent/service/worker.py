@@ -35,6 +35,7 @@ from labfleet_runtime_agent.service.state import ContainerState
 from labfleet_runtime_agent.service.tools import Tools
 
 _RETRY_S = 0.3
+_WELCOME_S = 0.5
 _EXIT_FILE_LIMIT_S = 5.0
 _UNKNOWN_CODE = 137
 _HAS_PROCESSES = (State.RUNNING, State.STOPPING)
@@ -164,8 +165,6 @@ class Worker:
                 self._answer(generation)
                 if self.is_removed:
                     return
-                if not self.state.is_saved:
-                    await self.state.welcome()
                 await self._wait()
                 continue
             try:
@@ -178,6 +177,13 @@ class Worker:
 
     async def _wait(self) -> None:
         """Wait for a newer record, or for the end of the running container."""
+        if not self.state.is_saved:
+            # A start mostly follows at once, and writes the entry anyway.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WELCOME_S):
+                    await self._wake.wait()
+                return
+            await self.state.welcome()
         if not self._exited.is_set():
             await self._wake.wait()
         if self._exited.is_set():
@@ -319,7 +325,7 @@ class Worker:
 
     def _has_leftovers(self) -> bool:
         tools, name = self._tools, self.record.id
-        return name in tools.runtime.known() or name in tools.files.snapshots.holders()
+        return tools.runtime.knows(name) or tools.files.snapshots.holds(name)
 
     def _drop_attachments(self) -> None:
         for attachment in self._attachments:
