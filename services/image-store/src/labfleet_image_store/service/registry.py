@@ -1,4 +1,7 @@
-"""OCI distribution 1.1 over HTTP, as a plain ASGI application: blobs are most of its traffic."""
+"""OCI distribution 1.1 over HTTP, as a plain ASGI application: blobs are most of its traffic.
+
+Longer than other modules: one method a route and verb of the specification.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,8 @@
-"""The network of one host: a namespace and interfaces per container, kept equal to the records."""
+"""The network of one host: a namespace and interfaces per container, kept equal to the records.
+
+Longer than other modules: allocate, release and the loop are three ways to the same table of what
+each container has, under the same locks.
+"""
 
 import asyncio
 import contextlib

@@ -1,7 +1,8 @@
 """One worker per container: decide, act, observe, again.
 
 The reconcile job and the watch of records both only offer a newer record; the worker alone acts,
-so nothing happens twice at once to one container.
+so nothing happens twice at once to one container. Longer than other modules: all steps of a life
+share the same few fields, and one place shows that they never meet.
 """
 
 import asyncio

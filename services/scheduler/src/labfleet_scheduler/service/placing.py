@@ -30,13 +30,13 @@ from labfleet_scheduler.service.leadership import Leadership
 from labfleet_scheduler.service.memory import Memory
 from labfleet_scheduler.settings import Settings
 
-_PROMISE_LIFE_S = 30.0
+_PICK_LIFE_S = 30.0
 """As long as a hold: no record by then means that there will be none."""
 _COUNT_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class _Promise:
+class _Pick:
     """A host was chosen for a container whose record is not in the mirror yet."""
 
     host: HostId
@@ -57,7 +57,7 @@ class Placer:
         self._leadership = leadership
         self._given: dict[ContainerId, tuple[float, set[tuple[str, int]]]] = {}
         """Host ports given out a moment ago, with the time."""
-        self._promised: dict[ContainerId, _Promise] = {}
+        self._picked: dict[ContainerId, _Pick] = {}
         """Chosen a moment ago: their records are on the way."""
         self._claiming = asyncio.Lock()
         """Host ports and volumes are given out to one container at a time."""
@@ -82,7 +82,7 @@ class Placer:
     def _count_in(self, record: ContainerRecord) -> None:
         key = observed_key(record.assignment.host, record.id)
         self._usage.note(record, self._memory.observed.get(key))
-        self._promised.pop(record.id, None)
+        self._picked.pop(record.id, None)
         self._given.pop(record.id, None)
 
     async def place(self, job: Job, args: PlaceContainer) -> ContainerPlaced:
@@ -128,7 +128,7 @@ class Placer:
             if answer is None:
                 break
             refused[host.id] = answer
-            self._promised.pop(args.container, None)
+            self._picked.pop(args.container, None)
         placed = await self._record(args, host, reason)
         metrics.PLACEMENTS.labels("placed").inc()
         self._chassis.log.info(
@@ -155,7 +155,7 @@ class Placer:
             raise NoRoomError(text if text.startswith("no host") else f"no host fits: {text}")
         host = next(host for host in hosts if host.id == choice.order[0])
         now_s = self._chassis.clock.monotonic_s()
-        self._promised[request.container] = _Promise(host.id, request.resources, now_s)
+        self._picked[request.container] = _Pick(host.id, request.resources, now_s)
         return host, choice.reason
 
     async def _hold(self, job: Job, host: HostSnapshot, request: Request) -> str | None:
@@ -243,7 +243,7 @@ class Placer:
         self._given = {
             container: given
             for container, given in self._given.items()
-            if now_s - given[0] < _PROMISE_LIFE_S
+            if now_s - given[0] < _PICK_LIFE_S
         }
         found = {port for _, ports in self._given.values() for port in ports}
         for record in self._memory.containers.values():
@@ -252,9 +252,9 @@ class Placer:
 
     def _snapshot(self) -> list[HostSnapshot]:
         now_s = self._chassis.clock.monotonic_s()
-        for container, promise in list(self._promised.items()):
-            if now_s - promise.made_s > _PROMISE_LIFE_S:
-                del self._promised[container]
+        for container, pick in list(self._picked.items()):
+            if now_s - pick.made_s > _PICK_LIFE_S:
+                del self._picked[container]
         ports_in_use = self._usage.ports()
         return [
             self._snapshot_of(host, frozenset(ports_in_use.get(host.id, ())))
@@ -265,9 +265,9 @@ class Placer:
         lease = self._memory.leases.get(host.id)
         is_alive = self._memory.leases.age_s(host.id) < buckets.LEASES.ttl_s
         free = host.capacity - self._usage.used(host.id)
-        for promise in self._promised.values():
-            if promise.host == host.id:
-                free -= promise.resources
+        for pick in self._picked.values():
+            if pick.host == host.id:
+                free -= pick.resources
         return HostSnapshot(
             id=host.id,
             capacity=host.capacity,
