@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.farm.fleet import Fleet
+from tests.farm.fleet import LABFLEET, Fleet
 
 
 def test_images_pull_inspect_tag_remove(fleet: Fleet) -> None:
@@ -154,3 +155,21 @@ def _run(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_debian_from_this_machines_own_mirror(fleet: Fleet) -> None:
+    """`labfleet image bootstrap debian`, and a container in which its tools work."""
+    subprocess.run([LABFLEET, "image", "bootstrap", "debian", "--fleet", fleet.plan.name],
+                   check=True, timeout=500)  # fmt: skip
+    try:
+        script = "cat /etc/debian_version && apt-get --version | head -1 && id nobody && ls -A /dev"
+        out = fleet.docker("run", "--rm", "debian", "bash", "-c", script).out
+        assert re.match(r"1[2-9]", out)
+        assert "apt " in out
+        assert "uid=65534(nobody)" in out
+        assert "console" not in out.splitlines()
+    finally:
+        for tag in fleet.docker("images", "debian", "--format", "{{.Tag}}").out.split():
+            fleet.docker("rmi", "-f", f"debian:{tag}")

@@ -249,8 +249,7 @@ def image_bootstrap(
     plan = _plan(name)
     for known in images.DISTRIBUTIONS:
         if known == distribution:
-            image_id = images.bootstrap(known, f"http://{plan.registry}", _say)
-            _say(f"{distribution}:latest is {image_id[7:19]}")
+            images.bootstrap(known, f"http://{plan.registry}", _say)
             return
     raise MachineError(f"{distribution}: known are {', '.join(images.DISTRIBUTIONS)}")
 

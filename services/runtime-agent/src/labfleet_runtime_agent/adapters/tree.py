@@ -78,8 +78,9 @@ class TreeWriter:
 
     def _write(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
         name = tar_paths.clean(member.name)
-        if not name:
-            return
+        is_device = member.ischr() or member.isblk()
+        if not name or (is_device and self.with_whiteouts and name.startswith("dev/")):
+            return  # a container's /dev is made for it: the image's own nodes would never be seen
         path = f"{self.base}/{name}" if self.base else name
         directory, _, leaf = path.rpartition("/")
         parent = self._parent(directory)
