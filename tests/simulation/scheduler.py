@@ -6,7 +6,7 @@ from tests.simulation.bus import Job
 from tests.simulation.loop import Future, Lock, Process, Signal, Steps, within
 from tests.simulation.store import ExistsError, Mirror
 
-from labfleet_proto.buckets import LEADERS, LEASES, container_key
+from labfleet_proto.buckets import LEADERS, LEASES, container_key, observed_key
 from labfleet_proto.containers import Assignment, ContainerRecord
 from labfleet_proto.errors import (
     ConflictError,
@@ -221,7 +221,8 @@ class Scheduler:
             if "names are dropped at once" in self.bugs:
                 now_ns += int(promises.ORPHAN_NAME_S * 1e9)
             views = [self._mirror[name].as_dict() for name in ("containers", "names", "observed")]
-            for action in promises.due(*views, now_ns):
+            # Observations of what is gone are not kept here: their time would hide other faults.
+            for action in promises.due(*views, now_ns, exit_code_kept_s=0):
                 yield 0
                 try:
                     yield from self._act(action)
@@ -253,13 +254,12 @@ class Scheduler:
         name = self._mirror["names"].entries.get(action.name_key)
         if name is not None and record is not None and name.value.id == record.value.id:
             yield from self._drop("names", action.name_key, name.revision)
-        is_gone = record is None or (
-            yield from self._drop("containers", action.container_key, record.revision)
-        )
-        # A record that changed meanwhile is there still: the next pass needs the observation.
-        if is_gone or "observation dropped before its record" in self.bugs:
-            observed = self.store.buckets["observed"]
-            yield from self.store.call(observed.delete, action.observed_key)
+        if record is None:
+            return
+        is_gone = yield from self._drop("containers", action.container_key, record.revision)
+        if not is_gone and "observation dropped before its record" in self.bugs:
+            seen = observed_key(record.value.assignment.host, record.value.id)
+            yield from self.store.call(self.store.buckets["observed"].delete, seen)
 
     def _is_recorded(self, observed_key: str) -> Steps:
         """A record that the mirror lacks may be too new for it: ask the store itself."""

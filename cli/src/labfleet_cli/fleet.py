@@ -1,6 +1,7 @@
 """Start and stop of a whole fleet on this machine."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -24,8 +25,10 @@ from labfleet_cli.fleet_plan import (
     MOST_HOSTS,
     Choices,
     FleetPlan,
-    default_port_base,
-    default_underlay,
+    free_place,
+    near_underlays,
+    port_bases,
+    underlays,
 )
 from labfleet_cli.machine import MachineError
 from labfleet_proto.health import Pong
@@ -48,6 +51,17 @@ def load(name: str) -> FleetPlan | None:
     return FleetPlan(Choices(**stored), machine.total_memory_bytes())
 
 
+def _taken(name: str, choice: str) -> set[int]:
+    """What the other fleets of this machine have chosen."""
+    found: set[int] = set()
+    for file in Path("/var/lib").glob("*/fleet.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            other = json.loads(file.read_text())
+            if other["name"] != name:
+                found.add(int(other[choice]))
+    return found
+
+
 def choose(name: str, wishes: Mapping[str, object]) -> FleetPlan:
     """Merge wishes (None means none) with what is stored, or with the defaults. Raises MachineError."""
     known = load(name)
@@ -57,8 +71,8 @@ def choose(name: str, wishes: Mapping[str, object]) -> FleetPlan:
         else Choices(
             name=name,
             hosts=1,
-            port_base=default_port_base(name),
-            underlay=default_underlay(name),
+            port_base=free_place(port_bases(name), _taken(name, "port_base")),
+            underlay=free_place(underlays(name), near_underlays(_taken(name, "underlay"))),
             tcp="",
             score="spread",
             nats_token=secrets.token_hex(24),

@@ -7,6 +7,8 @@ second `up` finds what the first one made.
 import json
 import sys
 import zlib
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,8 @@ FIRST_UID = 1_000_000
 _FLEETS_OF_UIDS = 20
 _MACHINE_RESERVE_BYTES = 2 << 30
 _LEAST_SHARE_BYTES = 512 << 20
+_PORT_PLACES = 240
+_UNDERLAYS = 254
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -316,13 +320,31 @@ def tag_of(name: str) -> str:
     return f"lf{code}"
 
 
-def default_port_base(name: str) -> int:
-    """First of the fleet's ports: 7400, or one of 240 places from 20000 on."""
+def port_bases(name: str) -> Iterator[int]:
+    """First of the fleet's ports, best first: 7400 for the default, 240 places from 20000 on."""
     if name == DEFAULT_FLEET:
-        return DEFAULT_PORT_BASE
-    return 20_000 + zlib.crc32(name.encode()) % 240 * 50
+        yield DEFAULT_PORT_BASE
+    first = zlib.crc32(name.encode())
+    for number in range(_PORT_PLACES):
+        yield 20_000 + (first + number) % _PORT_PLACES * 50
 
 
-def default_underlay(name: str) -> int:
-    """Third octet of the underlay: 0, or 1 to 254."""
-    return 0 if name == DEFAULT_FLEET else 1 + zlib.crc32(name.encode()[::-1]) % 254
+def underlays(name: str) -> Iterator[int]:
+    """Third octet of the underlay, best first: 0 for the default, 1 to 254."""
+    if name == DEFAULT_FLEET:
+        yield 0
+    first = zlib.crc32(name.encode()[::-1])
+    for number in range(_UNDERLAYS):
+        yield 1 + (first + number) % _UNDERLAYS
+
+
+def near_underlays(taken: AbstractSet[int]) -> set[int]:
+    """Underlays that are taken, or whose fleet would share user ids with one that is."""
+    blocks = {number % _FLEETS_OF_UIDS for number in taken}
+    return {number for number in range(_UNDERLAYS + 1) if number % _FLEETS_OF_UIDS in blocks}
+
+
+def free_place(places: Iterator[int], taken: AbstractSet[int]) -> int:
+    """The first place that no other fleet of the machine has; the best one if all are taken."""
+    best = next(places)
+    return next((each for each in (best, *places) if each not in taken), best)

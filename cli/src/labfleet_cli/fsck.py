@@ -85,7 +85,8 @@ def _containers(snapshot: Snapshot) -> Iterable[str]:
         if record.goal is Goal.REMOVED and seen is not None and seen.state is State.REMOVED:
             yield f"container {record.id[:12]} is removed, but its record is still there"
     for key, seen in snapshot.observed.items():
-        if container_key(seen.tenant, seen.id) not in snapshot.containers:
+        is_recorded = container_key(seen.tenant, seen.id) in snapshot.containers
+        if not is_recorded and seen.state is not State.REMOVED:  # that is kept for its exit code
             yield f"observation {key[:30]} is of a container that has no record"
 
 

@@ -19,9 +19,11 @@ from labfleet_cli.fleet_plan import (
     UIDS_PER_SLOT,
     Choices,
     FleetPlan,
-    default_port_base,
-    default_underlay,
+    free_place,
+    near_underlays,
+    port_bases,
     tag_of,
+    underlays,
 )
 
 LONGEST_INTERFACE = 15
@@ -34,8 +36,8 @@ def plan(name: str = DEFAULT_FLEET, hosts: int = 3, **fields: object) -> FleetPl
     choices = Choices(
         name=name,
         hosts=hosts,
-        port_base=default_port_base(name),
-        underlay=default_underlay(name),
+        port_base=next(port_bases(name)),
+        underlay=next(underlays(name)),
         tcp="",
         score="spread",
         nats_token="t" * 8,
@@ -115,8 +117,8 @@ def test_numbers_stay_in_their_ranges(name: str) -> None:
 @given(names.filter(lambda name: name != DEFAULT_FLEET))
 def test_only_the_default_fleet_has_the_default_places(name: str) -> None:
     assert tag_of(name) != tag_of(DEFAULT_FLEET)
-    assert default_port_base(name) != default_port_base(DEFAULT_FLEET)
-    assert default_underlay(name) != default_underlay(DEFAULT_FLEET)
+    assert next(port_bases(name)) != next(port_bases(DEFAULT_FLEET))
+    assert next(underlays(name)) != next(underlays(DEFAULT_FLEET))
 
 
 def test_the_ports_of_a_fleet_lie_within_its_place() -> None:
@@ -206,3 +208,16 @@ def test_the_bus_flushes_what_it_acknowledges_and_asks_for_the_token() -> None:
     config = plan().nats_config()
     assert "sync_interval: always" in config
     assert 'token: "tttttttt"' in config
+
+
+def test_a_place_that_another_fleet_has_is_passed_over() -> None:
+    best, second = (list(port_bases("x"))[n] for n in (0, 1))
+    assert free_place(port_bases("x"), set()) == best
+    assert free_place(port_bases("x"), {best}) == second
+    assert free_place(port_bases("x"), set(port_bases("x"))) == best
+
+
+def test_fleets_side_by_side_share_no_user_ids() -> None:
+    first = free_place(underlays("a"), set())
+    second = free_place(underlays("a"), near_underlays({first}))
+    assert first % 20 != second % 20

@@ -21,6 +21,7 @@ from labfleet_proto.containers import (
 )
 from labfleet_proto.ids import HostId
 from labfleet_scheduler.core.promises import (
+    EXIT_CODE_KEPT_S,
     ORPHAN_NAME_S,
     Action,
     DropContainer,
@@ -66,7 +67,6 @@ def test_a_removed_container_is_forgotten_with_all_its_keys() -> None:
         DropContainer(
             container_key=f"ann.{record.id}",
             name_key="ann.c1",
-            observed_key=f"h1.{record.id}",
             volume_keys=(),
         )
     ]
@@ -83,7 +83,15 @@ def test_a_container_stays_when_only_another_host_has_removed_it() -> None:
 
 
 def test_a_removed_container_without_record_leaves_only_an_observation() -> None:
-    assert due_of(None, observation(State.REMOVED)) == [DropObservation(f"h1.{container_id(1)}")]
+    assert due_of(None, observation(State.REMOVED), now_ns=LATE_NS) == [
+        DropObservation(f"h1.{container_id(1)}")
+    ]
+
+
+def test_an_exit_code_is_kept_for_those_who_were_not_listening() -> None:
+    seen = observation(State.REMOVED, exit_code=7, finished_at_ns=CLAIMED_NS)
+    assert due_of(None, seen, now_ns=CLAIMED_NS + int(EXIT_CODE_KEPT_S * 1e9)) == []
+    assert due_of(None, seen, now_ns=CLAIMED_NS + int((EXIT_CODE_KEPT_S + 1) * 1e9)) != []
 
 
 def test_an_observation_without_record_waits_for_its_host() -> None:

@@ -140,20 +140,29 @@ class Bucket(Generic[M]):
                 raise
 
     async def last_revision(self) -> int:
-        """Revision of the newest write to the bucket. Raises UnavailableError."""
+        """Revision of the newest write to the bucket; 0 if it is empty. Raises UnavailableError."""
         with translated(f"read the position of {self.definition.name}"):
             info = await self._js.stream_info(f"KV_{self.definition.name}")
-        return int(info.state.last_seq)
+        return int(info.state.last_seq) if info.state.messages else 0
 
     async def values(self) -> dict[str, M]:
         """Read all keys. Raises UnavailableError."""
         found: dict[str, M] = {}
+        sync = _FirstPass(await self.last_revision())
+        is_over = False
         async with self.watch() as watcher:
-            while (change := await _next(watcher)) is not None:
-                if change.operation in (KV_DEL, KV_PURGE) or not change.value:
+            while not is_over:
+                try:
+                    async with asyncio.timeout(_TICK_S):
+                        change = await _next(watcher)
+                except TimeoutError:
+                    is_over = sync.is_marked
+                    continue
+                if change is not None and _is_gone(change):
                     found.pop(change.key, None)
-                else:
+                elif change is not None and change.value:
                     found[change.key] = self.definition.model.model_validate_json(change.value)
+                is_over = sync.take(change)
         return found
 
     @contextlib.asynccontextmanager
@@ -166,6 +175,35 @@ class Bucket(Generic[M]):
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await watcher.stop()  # type: ignore[no-untyped-call]
+
+
+class _FirstPass:
+    """How far a watch has come with what was there when it began.
+
+    The client library marks the end of the pass, but may do so before it has handed on all that the
+    server had sent already. So the pass is over when the newest write from before it was seen, too;
+    or, should that have been taken away meanwhile, when nothing more comes for a while.
+    """
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        """Revision of the newest write, read before the watch began."""
+        self.keys: set[str] = set()
+        self.is_marked = False
+        self._top = 0
+
+    def take(self, change: KeyValue.Entry | None) -> bool:
+        """Take a change, or the mark (None); whether the pass is over now."""
+        if change is None:
+            self.is_marked = True
+        else:
+            self.keys.add(change.key)
+            self._top = max(self._top, change.revision or 0)
+        return self.is_marked and self._top >= self.position
+
+
+def _is_gone(change: KeyValue.Entry) -> bool:
+    return change.operation in (KV_DEL, KV_PURGE) or not change.value
 
 
 OnChange = Callable[[str, Entry[M] | None], None]
@@ -231,9 +269,7 @@ class Mirror(Generic[M]):
     async def run(self) -> None:
         """Follow the bucket for ever; wrap in `supervise`. Raises UnavailableError."""
         self._resync.clear()
-        # Read before the pass: what is written during it may not be among what it shows.
-        position = await self.bucket.last_revision()
-        seen: set[str] | None = set()
+        sync: _FirstPass | None = _FirstPass(await self.bucket.last_revision())
         silent_ticks = 0
         async with self.bucket.watch() as watcher:
             while not self._resync.is_set():
@@ -242,17 +278,18 @@ class Mirror(Generic[M]):
                         change = await _next(watcher)
                 except TimeoutError:
                     silent_ticks += 1
-                    if silent_ticks % _TICKS_TO_DOUBT == 0:
-                        await self._doubt(is_syncing=seen is not None)
+                    if sync is not None and sync.is_marked:
+                        self._finish(sync)
+                        sync = None
+                    elif silent_ticks % _TICKS_TO_DOUBT == 0:
+                        await self._doubt(is_syncing=sync is not None)
                     continue
                 silent_ticks = 0
                 if change is not None:
                     self._fold(change)
-                    if seen is not None:
-                        seen.add(change.key)
-                elif seen is not None:
-                    self._finish_sync(seen, position)
-                    seen = None
+                if sync is not None and sync.take(change):
+                    self._finish(sync)
+                    sync = None
         await self._again()
 
     async def _doubt(self, *, is_syncing: bool) -> None:
@@ -264,17 +301,17 @@ class Mirror(Generic[M]):
         """End this round with an error so that `supervise` starts the next one."""
         raise UnavailableError(f"watch of {self.bucket.definition.name} starts anew")
 
-    def _finish_sync(self, seen: set[str], position: int) -> None:
-        """Drop what the full pass did not show, then call the mirror ready."""
-        for key in self.entries.keys() - seen:
+    def _finish(self, sync: "_FirstPass") -> None:
+        """Drop what the first pass did not show, then call the mirror ready."""
+        for key in self.entries.keys() - sync.keys:
             self._drop(key)
-        self.revision = max(self.revision, position)
+        self.revision = max(self.revision, sync.position)
         self.ready.set()
         self._wake()
 
     def _fold(self, change: KeyValue.Entry) -> None:
         revision = change.revision or 0
-        if change.operation in (KV_DEL, KV_PURGE) or not change.value:
+        if _is_gone(change) or not change.value:
             known = self.entries.get(change.key)
             if known is not None and known.revision < revision:
                 self._drop(change.key)

@@ -107,7 +107,7 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
 
         async def body() -> AsyncIterator[bytes]:
             try:
-                end: views.Json = {"StatusCode": await life.wait(watch, condition)}
+                end: views.Json = {"StatusCode": await life.wait(record, watch, condition)}
             except LabfleetError as exc:
                 end = {"StatusCode": 125, "Error": {"Message": exc.message}}
             finally:

@@ -14,7 +14,7 @@ from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
 from labfleet_chassis.store import ExistsError
 from labfleet_chassis.tasks import TaskGroup
-from labfleet_proto.buckets import name_key
+from labfleet_proto.buckets import name_key, observed_key
 from labfleet_proto.containers import ContainerRecord, Goal, NameRecord, Observation, State
 from labfleet_proto.errors import (
     ConflictError,
@@ -281,10 +281,10 @@ class Life:
 
     # -- wait
 
-    async def wait(self, watch: Watch, condition: str) -> int:
+    async def wait(self, record: ContainerRecord, watch: Watch, condition: str) -> int:
         """Wait for `not-running`, `next-exit` or `removed`; return the exit code.
 
-        Raises UnavailableError if it is gone and the bus was away when it ended.
+        Raises UnavailableError when the container is gone and nobody knows its exit code any more.
         """
         first = watch.last
         base = first.attempt if first is not None and first.state >= State.EXITED else -1
@@ -300,8 +300,13 @@ class Life:
                 break
             await watch.moved.wait()
         last = watch.last
-        if last is not None and State.RUNNING <= last.state < State.EXITED:
-            raise UnavailableError(f"container {last.id} is gone; how it ended was not heard")
+        if watch.is_gone and (last is None or last.state < State.EXITED):
+            # It ended while this view of the fleet was behind: the store keeps the end for a minute.
+            key = observed_key(record.assignment.host, record.id)
+            entry = await self._fleet.memory.observed.bucket.get(key)
+            if entry is None:
+                raise UnavailableError(f"container {record.id} is gone; how it ended was not heard")
+            last = entry.value
         return (last.exit_code or 0) if last else 0
 
 

@@ -3,21 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from labfleet_proto.buckets import container_key, name_key, observed_key
+from labfleet_proto.buckets import container_key, name_key
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, State
 from labfleet_proto.ids import ContainerId
 
 ORPHAN_NAME_S = 20.0
 """Twice as long as `place` may take."""
+EXIT_CODE_KEPT_S = 60.0
 
 
 @dataclass(frozen=True)
 class DropContainer:
-    """Its host has removed everything: forget record, name, anonymous volumes, observation."""
+    """Its host has removed everything: forget record, name and anonymous volumes."""
 
     container_key: str
     name_key: str
-    observed_key: str
     volume_keys: tuple[str, ...]
 
 
@@ -34,7 +34,11 @@ class DropName:
 
 @dataclass(frozen=True)
 class DropObservation:
-    """An observation of a container that has no record any more."""
+    """An observation of a container that has no record any more.
+
+    It is kept for a while after the end: it alone tells the exit code to those who were not
+    listening when the container came and went.
+    """
 
     observed_key: str
 
@@ -47,6 +51,7 @@ def due(
     names: Mapping[str, NameRecord],
     observed: Mapping[str, Observation],
     now_ns: int,
+    exit_code_kept_s: float = EXIT_CODE_KEPT_S,
 ) -> list[Action]:
     """Return what to do now. Each action is idempotent; the order does not matter."""
     actions: list[Action] = []
@@ -55,9 +60,10 @@ def due(
             continue
         record = records.get(container_key(seen.tenant, seen.id))
         if record is None:
-            actions.append(DropObservation(key))
+            if (now_ns - seen.finished_at_ns) / 1e9 > exit_code_kept_s:
+                actions.append(DropObservation(key))
         elif record.assignment.host == seen.host:
-            actions.append(_drop(record, seen))
+            actions.append(_drop(record))
     known = {record.id for record in records.values()}
     for key, name in names.items():
         age_s = (now_ns - name.created_at_ns) / 1e9
@@ -66,7 +72,7 @@ def due(
     return actions
 
 
-def _drop(record: ContainerRecord, seen: Observation) -> DropContainer:
+def _drop(record: ContainerRecord) -> DropContainer:
     with_volumes = record.remove_volumes or record.spec.auto_remove
     anonymous = tuple(
         name_key(record.tenant, mount.volume)
@@ -76,6 +82,5 @@ def _drop(record: ContainerRecord, seen: Observation) -> DropContainer:
     return DropContainer(
         container_key(record.tenant, record.id),
         name_key(record.tenant, record.name),
-        observed_key(seen.host, record.id),
         anonymous,
     )

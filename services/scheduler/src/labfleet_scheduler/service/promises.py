@@ -68,11 +68,8 @@ class Promises:
                     await _drop(memory.names.bucket, action.name_key, name.revision)
                 for key in action.volume_keys:
                     await memory.volumes.bucket.delete(key)
-                if record is None or await _drop(
-                    memory.containers.bucket, action.container_key, record.revision
-                ):
-                    # Only then: it alone says that the record must go.
-                    await memory.observed.bucket.delete(action.observed_key)
+                if record is not None:
+                    await _drop(memory.containers.bucket, action.container_key, record.revision)
             case promises.DropName():
                 entry = memory.names.entries.get(action.name_key)
                 if entry is not None and entry.value.id == action.container:
