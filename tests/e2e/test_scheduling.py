@@ -1,5 +1,6 @@
 """Where containers go, as a user sees it."""
 
+import socket
 from pathlib import Path
 
 from tests.farm.fleet import Fleet, running_fleet
@@ -23,12 +24,18 @@ def test_constraints(fleet: Fleet) -> None:
 
 
 def test_a_second_fleet_beside_the_first_packs(fleet: Fleet, tmp_path: Path) -> None:
-    """Another name: other ports, directories, kernel names; and the option --score pack."""
+    """Another name: other ports, directories, kernel names; the options --score pack and --tcp."""
     fleet.docker("run", "-d", "--name", "same", "busybox", "sleep", "600")
-    with running_fleet(tmp_path, hosts=2, suffix="-b", score="pack") as other:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        tcp = f"127.0.0.1:{free.getsockname()[1]}"
+    with running_fleet(tmp_path, hosts=2, suffix="-b", score="pack", tcp=tcp) as other:
         for number in range(4):
             other.docker("run", "-d", "--name", f"p{number}", "busybox", "sleep", "600")
         assert len({other.host_of(f"p{number}") for number in range(4)}) == 1
         other.docker("run", "-d", "--name", "same", "busybox", "sleep", "600")
         assert other.inspect("same")["Id"] != fleet.inspect("same")["Id"]
+        said = other.docker(
+            "-H", f"tcp://{tcp}", "run", "--rm", "-i", "busybox", "cat", stdin=b"hi"
+        )
+        assert said.out == "hi"
     assert fleet.docker("exec", "same", "echo", "still").out == "still"
