@@ -186,7 +186,8 @@ def _show_contents(api: DockerApi) -> None:
     for row in rows:
         host = row["Labels"].get("labfleet.host", "")
         console.print(
-            f" {row['Id'][:12]}  {row['Names'][0][1:]:24} {host:8} {row['Image']:20} {row['Status']}"
+            f" {row['Id'][:12]}  {row['Names'][0][1:]:24} {host:8} {row['Image']:20} {row['Status']}",
+            soft_wrap=True,
         )
     if not rows:
         console.print(" none")

@@ -178,7 +178,8 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
         own = [each for each in fleet.memory.containers.values() if each.assignment.host == host.id]
         used = [each.spec.limits.memory_bytes for each in own if takes_room(each, fleet.seen(each))]
         room = f"{sum(used) >> 20} of {host.capacity.memory_bytes >> 20} MiB promised"
-        rows.append([f" {host.id}", f"{word}, {len(own)} containers, {room}"])
+        noun = "container" if len(own) == 1 else "containers"
+        rows.append([f" {host.id}", f"{word}, {len(own)} {noun}, {room}"])
     first = hosts[0] if hosts else None
     return {
         "ID": fleet.settings.fleet,
