@@ -31,6 +31,8 @@ from labfleet_runtime_agent.adapters.ledger import RunningProcess
 from labfleet_runtime_agent.adapters.processes import ProcessHandle, started_ticks
 
 _LIMIT_S = 30.0
+_MONITOR_LIMIT_S = 5.0
+"""How long a monitor may take to write the exit code once its container is gone."""
 _COMPILED = "run.oci.seccomp_bpf_data"
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _COMMAND_FAILED = re.compile(
@@ -195,6 +197,7 @@ class Runtime:
         """Kill it if it runs and forget it, bundle and all; absent is success."""
         if (self.root / container).exists():
             await self._delete(container)
+        await self._end_monitor(container)
         await asyncio.to_thread(shutil.rmtree, self.bundle_of(container), ignore_errors=True)
 
     async def _delete(self, container: ContainerId) -> None:
@@ -203,6 +206,25 @@ class Runtime:
         )
         if done.exit_code != 0 and (self.root / container).exists():
             raise process.ProgramFailedError(done)
+
+    async def _end_monitor(self, container: ContainerId) -> None:
+        """Wait until it has written the exit code: a late one would bring the bundle back."""
+        try:
+            pid = int((self.bundle_of(container) / "monitor.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return
+        if not _is_ours(pid, container):
+            return
+        handle = ProcessHandle(pid, started_ticks(pid))
+        try:
+            async with asyncio.timeout(_MONITOR_LIMIT_S):
+                await handle.ended()
+        except TimeoutError:
+            handle.send(signal.SIGKILL)
+            async with asyncio.timeout(_LIMIT_S):
+                await handle.ended()
+        finally:
+            handle.close()
 
     async def kill_strays(self, container: ContainerId) -> None:
         """Kill what an earlier life of the agent left half-way: a monitor, or crun making a container.
@@ -246,16 +268,20 @@ _OURS = ("conmon", "crun", "memfd:")
 """How the programs of monitors and of crun, or of its copy in memory, are called."""
 
 
+def _is_ours(pid: int, container: ContainerId) -> bool:
+    """Whether a process is conmon or crun for this container."""
+    entry = Path(f"/proc/{pid}")
+    try:
+        words = (entry / "cmdline").read_bytes().split(b"\0")
+        return container.encode() in words and (entry / "exe").readlink().name.startswith(_OURS)
+    except OSError:  # it has ended
+        return False
+
+
 def _strays(container: ContainerId) -> list[ProcessHandle]:
     """Processes of conmon and crun for this container."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-            if container.encode() in words and (entry / "exe").readlink().name.startswith(_OURS):
-                pid = int(entry.name)
-                found.append(ProcessHandle(pid, started_ticks(pid)))
-    return found
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [ProcessHandle(pid, started_ticks(pid)) for pid in pids if _is_ours(pid, container)]
 
 
 def exit_code(bundle: Path, container: ContainerId) -> tuple[int, int] | None:
