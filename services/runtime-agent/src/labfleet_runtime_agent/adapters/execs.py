@@ -105,7 +105,8 @@ async def run(
             one.exit_code = 137
         if one.exit_code == _CRUN_FAILED and complaint.exists():
             said = complaint.read_text(errors="replace").lower()
-            one.exit_code = 126 if "permission denied" in said else 127
+            is_refused = "denied" in said or "not permitted" in said  # the latter of a directory
+            one.exit_code = 126 if is_refused else 127
         complaint.unlink(missing_ok=True)
         one.ended.set()
 
