@@ -14,6 +14,7 @@ from labfleet_proto.message import Nothing
 from labfleet_proto.resources import Resources
 from labfleet_runtime_agent.adapters import cgroups, host_facts, processes
 from labfleet_runtime_agent.adapters.conmon import Runtime, sealed_copy
+from labfleet_runtime_agent.adapters.group_lock import GroupLock, own_group
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.ledger import Ledger
 from labfleet_runtime_agent.adapters.snapshots import Snapshots
@@ -62,6 +63,7 @@ async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Too
         log=chassis.log,
         runtime=Runtime(crun_root, bundles, sealed_copy(Path(settings.runtime))),
         cgroups=cgroups.detect(settings.cgroup_parent),
+        group_lock=GroupLock(own_group()),
         files=Files(
             LayerStore(settings.state_dir, settings.registry_url, chassis.log),
             Snapshots(settings.state_dir, settings.run_dir),

@@ -62,6 +62,7 @@ class Launch:
         Raises LabfleetError; `undo` takes back what was made.
         """
         record = self._record
+        self._tools.group_lock.warm()
         try:
             async with TaskGroup() as tasks:
                 files = tasks.create_task(self._timed("files", self._prepare_files(base)))
@@ -75,11 +76,14 @@ class Launch:
         config = await asyncio.to_thread(self._write_bundle, base, interface, volumes, who)
         self._note("bundle", time.perf_counter() - began)
         began = time.perf_counter()
+        self._tools.group_lock.warm()
         log = self._tools.ledger.log_of(record.id)
         running = await self._tools.runtime.create(record.id, log, record.spec)
         self._note("create", time.perf_counter() - began)
         self._tools.runtime.learn_filter(record.id, config)
+        began = time.perf_counter()
         await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
+        self._note("enter", time.perf_counter() - began)
         return Launched(running, interface, self._steps)
 
     def _note(self, step: str, took_s: float) -> None:

@@ -11,6 +11,7 @@ from labfleet_proto.events import FleetEvent
 from labfleet_proto.ids import HostId
 from labfleet_runtime_agent.adapters.cgroups import Cgroups
 from labfleet_runtime_agent.adapters.conmon import Runtime
+from labfleet_runtime_agent.adapters.group_lock import GroupLock
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.ledger import Ledger
 from labfleet_runtime_agent.adapters.snapshots import Snapshots
@@ -41,6 +42,7 @@ class Tools:
     log: Log
     runtime: Runtime
     cgroups: Cgroups
+    group_lock: GroupLock
     files: Files
     ledger: Ledger
     publisher: Publisher
