@@ -52,10 +52,6 @@ class Links:
     def __init__(self) -> None:
         self._ip = IPRoute()
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._ip.close()
-
     def index(self, name: str) -> int | None:
         """Index of a link; None if there is none."""
         found = self._ip.link_lookup(ifname=name)

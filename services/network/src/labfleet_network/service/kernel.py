@@ -49,6 +49,9 @@ class Kernel:
             await asyncio.sleep(_IDLE_S)
 
     def close(self) -> None:
-        """Let go; what was made stays."""
+        """Let go; what was made stays.
+
+        The netlink socket goes with the process: closed under a call of another thread, it would
+        leave that call waiting for ever, and the process with it.
+        """
         self.namespaces.close()
-        self.links.close()
