@@ -4,6 +4,7 @@ import asyncio
 import gc
 import hashlib
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -132,6 +133,26 @@ async def test_a_ticket_serves_once() -> None:
             await writer.wait_closed()
     assert b'"problem":null' in answers[0]
     assert b"used already" in answers[1]
+
+
+async def test_both_ends_notice_a_silent_peer() -> None:
+    """The kernel's own probes are on: a cut cable ends a stream that only listens."""
+    kept: list[int] = []
+
+    async def look(_ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
+        kept.append(_keeps_alive(stream))
+        await accept({})
+        stream.write_eof()
+
+    async with serving(look) as port, dialled(port) as stream:
+        kept.append(_keeps_alive(stream))
+        assert await stream.read() == b""
+    assert kept == [1, 1]
+
+
+def _keeps_alive(stream: ByteStream) -> int:
+    link = stream.writer.get_extra_info("socket")
+    return link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 async def test_an_unreachable_host_is_unavailable() -> None:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pydantic import JsonValue, ValidationError
@@ -27,6 +28,10 @@ _BUFFER = 256 << 10
 _TICKET_LIFE_S = 30.0
 _HEAD_LIMIT_S = 10.0
 _MOST_STREAMS = 4096
+_QUIET_S = 10
+_PROBE_EVERY_S = 5
+_PROBES = 3
+"""A silent peer is gone after 25 s."""
 
 
 class StreamReply(Message):
@@ -43,6 +48,7 @@ class ByteStream:
         self.reader = reader
         self.writer = writer
         self.detail: dict[str, JsonValue] = {}
+        _end_when_cut_off(writer)
 
     async def read(self, most: int = 65_536) -> bytes:
         """Return at least one byte, or none at the peer's half-close. Raises ConnectionError."""
@@ -64,6 +70,20 @@ class ByteStream:
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
+
+
+def _end_when_cut_off(writer: asyncio.StreamWriter) -> None:
+    """Let the kernel end a connection whose other side is cut off while nothing is said.
+
+    Not by TCP_USER_TIMEOUT: that also ends one whose reader pauses.
+    """
+    link = writer.get_extra_info("socket")
+    if link is None or link.family == socket.AF_UNIX:
+        return
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_EVERY_S)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
 
 
 Accept = Callable[[dict[str, JsonValue]], Awaitable[None]]

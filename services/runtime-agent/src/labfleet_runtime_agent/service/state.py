@@ -82,7 +82,14 @@ class ContainerState:
     def note(self) -> None:
         """Write down for a new life of the agent in this boot; the durable entry follows beside."""
         self._tools.ledger.note(self._entry())
-        self._admission.spawn(self.save())
+        self._admission.spawn(self._save_beside())
+
+    async def _save_beside(self) -> None:
+        """A disk that fails must not end the agent: the note holds until the next entry."""
+        try:
+            await self.save()
+        except OSError as exc:
+            self._tools.log.warning("ledger.failed", container=self.record.id, error=str(exc))
 
     async def welcome(self) -> None:
         """Keep a record that was just heard of, with its range of ids if one is free already."""

@@ -16,6 +16,7 @@ from labfleet_proto.containers import ContainerRecord, Observation, State
 from labfleet_proto.errors import (
     CommandNotRunnableError,
     ConflictError,
+    InternalError,
     InvalidRequestError,
     LabfleetError,
     TransientError,
@@ -235,11 +236,12 @@ class Worker:
                     # Counted from here on, whatever becomes of its goal while it is on its way.
                     self.state.advance(attempt, State.PREPARING)
                 await self._launch(launch, attempt, base)
-        except LabfleetError as exc:
+        except (LabfleetError, OSError) as exc:
             await self._undo(launch, attempt)
             if isinstance(exc, UnavailableError) and not self._has_tried_enough(attempt):
                 raise
-            await self._failed(attempt, exc)
+            error = InternalError(f"start: {exc}") if isinstance(exc, OSError) else exc
+            await self._failed(attempt, error)
 
     @property
     def seen_attempt(self) -> int:
