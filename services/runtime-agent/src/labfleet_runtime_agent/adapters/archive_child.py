@@ -15,7 +15,7 @@ from typing import Any
 
 from labfleet_proto.errors import InvalidRequestError, LabfleetError, NotFoundError
 from labfleet_runtime_agent.adapters.kernel import CLONE_NEWUSER, enter_namespace, open_in_root
-from labfleet_runtime_agent.adapters.tree import TreeReader, TreeWriter
+from labfleet_runtime_agent.adapters.tree import DAMAGE, TreeReader, TreeWriter
 
 _GO_DIR = 1 << 31
 _GO_SYMLINK = 1 << 27
@@ -153,7 +153,7 @@ def main() -> None:
         answer = _perform(json.loads(sys.argv[3]), root)
     except LabfleetError as exc:
         answer = {"error": exc.message, "code": exc.code}
-    except (tarfile.TarError, EOFError) as exc:
+    except DAMAGE as exc:
         answer = {"error": f"archive: damaged: {exc}", "code": "invalid"}
     except BrokenPipeError:
         os._exit(0)

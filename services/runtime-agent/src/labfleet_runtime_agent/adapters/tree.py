@@ -20,6 +20,8 @@ from labfleet_runtime_agent.core import tar_paths
 _CHUNK = 1 << 20
 _XATTR_PREFIX = "SCHILY.xattr."
 _XATTRS_KEPT = ("user.", "security.capability")
+DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError)
+"""What the library and the system calls make of nonsense in a header."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ class TreeWriter:
                 self._write(member, archive)
             for path, mtime_ns in reversed(self._times.items()):
                 self._set_mtime(path, mtime_ns)
-        except tarfile.TarError as exc:
-            raise InvalidRequestError(f"archive: damaged: {exc}") from exc
         except EOFError as exc:
             raise InvalidRequestError("archive: ends too early") from exc
+        except DAMAGE as exc:
+            raise InvalidRequestError(f"archive: damaged: {_told(exc)}") from exc
         except OSError as exc:
             if exc.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFullError(f"archive: {exc.strerror}") from exc
-            raise InvalidRequestError(f"archive: {exc}") from exc
+            raise InvalidRequestError(f"archive: {_told(exc)}") from exc
 
     def _count(self, member: tarfile.TarInfo) -> None:
         self._members += 1
@@ -94,7 +96,7 @@ class TreeWriter:
         finally:
             os.close(parent)
         if member.isdir():
-            self._times[path] = int(member.mtime * 1e9)
+            self._times[path] = _nanoseconds(member.mtime)
 
     def _parent(self, directory: str) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY
@@ -174,7 +176,6 @@ class TreeWriter:
                 while view:
                     view = view[target.write(view) or 0 :]
                 left -= len(data)
-            self._set_xattrs(target.fileno(), member)
 
     def _make_link(self, parent: int, leaf: str, member: tarfile.TarInfo) -> None:
         target = tar_paths.clean(member.linkname)
@@ -199,11 +200,13 @@ class TreeWriter:
             os.chown(leaf, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
         if not member.issym():
             os.chmod(leaf, member.mode & 0o7777, dir_fd=parent)
+        if member.isdir() or member.isreg():
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            with contextlib.closing(_Fd(os.open(leaf, flags, dir_fd=parent))) as opened:
+                self._set_xattrs(opened.number, member)  # a change of owner would take them away
         if member.isdir():
-            with contextlib.closing(_Fd(open_in_root(parent, leaf, os.O_RDONLY))) as opened:
-                self._set_xattrs(opened.number, member)
             return
-        mtime_ns = int(member.mtime * 1e9)
+        mtime_ns = _nanoseconds(member.mtime)
         os.utime(leaf, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     def _set_xattrs(self, fd: int, member: tarfile.TarInfo) -> None:
@@ -220,6 +223,16 @@ class TreeWriter:
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
             finally:
                 os.close(fd)
+
+
+def _nanoseconds(time_s: float) -> int:
+    """The fraction apart: beside so many seconds a float has no room for it."""
+    return int(time_s // 1) * 1_000_000_000 + int(time_s % 1 * 1e9)
+
+
+def _told(error: BaseException) -> str:
+    """An error's text; names in it that are no UTF-8 could not be sent."""
+    return str(error).encode("utf-8", "backslashreplace").decode()
 
 
 class _Fd:
