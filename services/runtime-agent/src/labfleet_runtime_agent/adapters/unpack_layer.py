@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol, cast
 import zstandard
 
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
-from labfleet_runtime_agent.adapters.tree import TreeWriter
+from labfleet_runtime_agent.adapters.tree import DAMAGE, TreeWriter
 
 _CHUNK = 1 << 20
 _MOST_MEMORY = 2 << 30
@@ -64,38 +64,42 @@ def _raw(source: IO[bytes], digest: _Hash) -> Iterator[bytes]:
 
 
 def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Inflate, also several members one after the other (RFC 1952)."""
-    inflate = _inflater()
+    """Inflate, also several members one after the other (RFC 1952), a chunk at a time."""
+    library = _inflating()
+    inflate = library.decompressobj(wbits=31)
     started = False
     for data in chunks:
-        left = data
-        while left:
+        left, is_full = data, False
+        while left or is_full:
             started = True
-            out = inflate.decompress(left)
+            out = inflate.decompress(left, _CHUNK)
             if out:
                 yield out
-            left = inflate.unused_data if inflate.eof else b""
+            left = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+            is_full = len(out) == _CHUNK and not inflate.eof  # it may hold more
             if inflate.eof:
-                inflate = _inflater()
+                inflate = library.decompressobj(wbits=31)
                 started = bool(left)
     if started:
         raise InvalidRequestError("layer: gzip stream ends too early")
 
 
-def _inflater() -> Any:
+def _inflating() -> Any:
+    """The library that inflates gzip."""
     try:
         from isal import isal_zlib  # noqa: PLC0415 - five times faster where it is installed
     except ImportError:
-        return zlib.decompressobj(wbits=31)
-    return isal_zlib.decompressobj(wbits=31)
+        return zlib
+    return isal_zlib
 
 
 def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    inflate = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj(
-        read_across_frames=True
-    )
-    for data in chunks:
-        yield inflate.decompress(data)
+    """Decompress, also several frames, a chunk at a time."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    source = cast("IO[bytes]", _Hashed(chunks))
+    with decompressor.stream_reader(source, read_across_frames=True) as stream:
+        while data := stream.read(_CHUNK):
+            yield data
 
 
 def _decoded(media_type: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -115,7 +119,7 @@ def unpack(root: str, media_type: str, source: IO[bytes]) -> dict[str, str]:
         with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=1 << 18) as archive:
             TreeWriter(root_fd, with_whiteouts=True).write_all(archive)
         stream.drain()
-    except (zlib.error, zstandard.ZstdError, tarfile.TarError, EOFError) as exc:
+    except (zlib.error, _inflating().error, zstandard.ZstdError, *DAMAGE) as exc:
         raise InvalidRequestError(f"layer: damaged: {exc}") from exc
     finally:
         os.close(root_fd)
