@@ -12,6 +12,7 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
+import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
@@ -25,6 +26,8 @@ from labfleet_network.metrics import QUERIES
 _TTL_S = 0
 _UPSTREAM_LIMIT_S = 3.0
 _MOST_UPSTREAM = 64
+_LEAST_UDP_BYTES = 512
+"""What every asker takes in one datagram (RFC 1035); more is said by EDNS."""
 _IN = dns.rdataclass.IN
 
 
@@ -67,8 +70,12 @@ class DnsServer:
         except OSError:
             udp.close()
             raise
+        try:
+            self._tcp[address] = await asyncio.start_server(self._serve_tcp, address, 53)
+        except OSError:
+            transport.close()
+            raise
         self._udp[address] = transport
-        self._tcp[address] = await asyncio.start_server(self._serve_tcp, address, 53)
 
     def quiet(self, address: str) -> None:
         """Stop listening on an address; unknown is success."""
@@ -83,7 +90,7 @@ class DnsServer:
         """Answer one datagram in a task of its own."""
 
         async def answer() -> None:
-            said = await self.answer(data, peer)
+            said = await self.answer(data, peer, is_datagram=True)
             if said is not None:
                 reply(said)
 
@@ -97,20 +104,25 @@ class DnsServer:
         if task is not None:  # nothing else keeps it from the collector once the peer half-closes
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-            while True:
-                async with asyncio.timeout(10):
-                    size = int.from_bytes(await reader.readexactly(2), "big")
-                    data = await reader.readexactly(size)
-                said = await self.answer(data, peer)
-                if said is None:
-                    break
-                writer.write(len(said).to_bytes(2, "big") + said)
-                await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+                while True:
+                    async with asyncio.timeout(10):
+                        size = int.from_bytes(await reader.readexactly(2), "big")
+                        data = await reader.readexactly(size)
+                    said = await self.answer(data, peer)
+                    if said is None:
+                        break
+                    writer.write(len(said).to_bytes(2, "big") + said)
+                    await writer.drain()
+        finally:
+            writer.close()
 
-    async def answer(self, data: bytes, peer: str) -> bytes | None:
-        """Answer one query from `peer`; None for what is no query."""
+    async def answer(self, data: bytes, peer: str, *, is_datagram: bool = False) -> bytes | None:
+        """Answer one query from `peer`; None for what is no query.
+
+        What the asker cannot take in one datagram is cut, and marked so: it asks again over TCP.
+        """
         try:
             query = dns.message.from_wire(data)
         except (dns.exception.DNSException, ValueError):
@@ -118,10 +130,15 @@ class DnsServer:
             return None
         if not query.question or query.flags & dns.flags.QR:
             return None
-        said = self._own(query, peer)
-        if said is None:
-            said = await self._forward(query)
-        return said.to_wire()
+        if query.opcode() != dns.opcode.QUERY:
+            said = dns.message.make_response(query)
+            said.set_rcode(dns.rcode.NOTIMP)
+            return said.to_wire()
+        answer = self._own(query, peer) or await self._forward(query)
+        if not is_datagram:
+            return answer.to_wire()
+        most = max(query.payload, _LEAST_UDP_BYTES)
+        return answer.to_wire(max_size=most, prefer_truncation=True)
 
     def _own(self, query: dns.message.Message, peer: str) -> dns.message.Message | None:
         """Answer from the directory; None if the name is none of ours."""
@@ -151,9 +168,10 @@ class DnsServer:
             return None
         QUERIES.labels("own").inc()
         said = dns.message.make_response(query, recursion_available=True)
-        said.answer.append(
-            dns.rrset.from_text(question.name, _TTL_S, _IN, "PTR", *(f"{name}." for name in names))
-        )
+        # A container's name may be longer than a label, or end a label with nothing in it.
+        fitting = [f"{name}." for name in names if _is_dns_name(name)]
+        if fitting:
+            said.answer.append(dns.rrset.from_text(question.name, _TTL_S, _IN, "PTR", *fitting))
         return said
 
     async def _forward(self, query: dns.message.Message) -> dns.message.Message:
@@ -161,7 +179,9 @@ class DnsServer:
         async with self._upstream:
             for server in upstreams():
                 try:
-                    said = await dns.asyncquery.udp(query, server, timeout=_UPSTREAM_LIMIT_S)
+                    said, _ = await dns.asyncquery.udp_with_fallback(
+                        query, server, timeout=_UPSTREAM_LIMIT_S
+                    )
                 except (dns.exception.DNSException, OSError, TimeoutError) as exc:
                     self._log.debug("dns.upstream", server=server, error=str(exc))
                     continue
@@ -176,6 +196,14 @@ class DnsServer:
         """Stop listening everywhere."""
         for address in list(self._udp):
             self.quiet(address)
+
+
+def _is_dns_name(name: str) -> bool:
+    try:
+        dns.name.from_text(name)
+    except dns.exception.DNSException:
+        return False
+    return True
 
 
 class _Udp(asyncio.DatagramProtocol):
