@@ -112,6 +112,21 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def flush(client: Client) -> None:
+    """Return when the server has taken all that was sent.
+
+    The client's own flush lets its ping overtake what is pending; the second ping comes after it.
+    """
+    await client.flush()
+    await client.flush()
+
+
+async def serve(bus: Bus, handler: Any, host: HostId | None = None) -> None:
+    """Serve DOUBLE; return when the server knows it, as plain clients do not ask twice."""
+    await bus.serve(DOUBLE, handler, host=host)
+    await flush(bus._client)
+
+
 async def double(bus: Bus, number: int, **options: Any) -> int:
     answer = await bus.call(
         DOUBLE, Question(number=number), tenant=ANN, subject=str(number), **options
@@ -150,7 +165,7 @@ async def swallow(wire: Client) -> list[bytes]:
         subjects.job(DOUBLE.service, None, DOUBLE.name), queue=DOUBLE.service, cb=take
     )
     await subscription.unsubscribe(limit=1)
-    await wire.flush()
+    await flush(wire)
     return lost
 
 
@@ -158,12 +173,12 @@ async def swallow(wire: Client) -> list[bytes]:
 
 
 async def test_a_job_comes_back_with_its_result(here: Bus, there: Bus) -> None:
-    await there.serve(DOUBLE, Doubler())
+    await serve(there, Doubler())
     assert await double(here, 21) == 42
 
 
 async def test_a_service_may_call_itself(here: Bus) -> None:
-    await here.serve(DOUBLE, Doubler())
+    await serve(here, Doubler())
     assert await double(here, 21) == 42
 
 
@@ -174,7 +189,7 @@ async def test_a_handler_sees_the_job(here: Bus, there: Bus) -> None:
         seen.append(job)
         return Answer(number=question.number)
 
-    await there.serve(DOUBLE, look)
+    await serve(there, look)
     await double(here, 7, timeout_s=3)
     left_s = (seen[0].deadline_ns - time.time_ns()) / 1e9
     assert (seen[0].tenant, seen[0].subject, seen[0].host) == (ANN, "7", None)
@@ -183,8 +198,8 @@ async def test_a_handler_sees_the_job(here: Bus, there: Bus) -> None:
 
 async def test_a_job_for_a_host_goes_to_that_host(here: Bus, there: Bus) -> None:
     first, second = Doubler(), Doubler()
-    await here.serve(DOUBLE, first, host=H1)
-    await there.serve(DOUBLE, second, host=H2)
+    await serve(here, first, host=H1)
+    await serve(there, second, host=H2)
     await double(here, 1, host=H2)
     assert (first.done, second.done) == ([], [1])
 
@@ -192,7 +207,7 @@ async def test_a_job_for_a_host_goes_to_that_host(here: Bus, there: Bus) -> None
 async def test_instances_of_a_service_share_the_work(here: Bus, connect: Open) -> None:
     instances = [Doubler(), Doubler()]
     for instance in instances:
-        await (await connect()).serve(DOUBLE, instance)
+        await serve(await connect(), instance)
     answers = await asyncio.gather(*(double(here, number) for number in range(60)))
     assert answers == [2 * number for number in range(60)]
     done = [number for instance in instances for number in instance.done]
@@ -203,7 +218,7 @@ async def test_instances_of_a_service_share_the_work(here: Bus, connect: Open) -
 async def test_jobs_are_done_side_by_side(here: Bus, there: Bus) -> None:
     doubler = Doubler()
     doubler.gate.clear()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     async with asyncio.TaskGroup() as tasks:
         calls = [tasks.create_task(double(here, number)) for number in range(50)]
         await until(lambda: len(doubler.done) == 50)
@@ -230,7 +245,7 @@ async def test_an_error_crosses_as_itself(here: Bus, there: Bus, error: Labfleet
     async def refuse(_job: Job, _question: Question) -> Answer:
         raise error
 
-    await there.serve(DOUBLE, refuse)
+    await serve(there, refuse)
     with pytest.raises(type(error)) as caught:
         await double(here, 1)
     assert type(caught.value) is type(error)
@@ -243,7 +258,7 @@ async def test_an_error_says_when_to_try_again(here: Bus, there: Bus) -> None:
         error.retry_after_s = 1.5
         raise error
 
-    await there.serve(DOUBLE, refuse)
+    await serve(there, refuse)
     with pytest.raises(NoRoomError) as caught:
         await double(here, 1)
     assert caught.value.retry_after_s == 1.5
@@ -253,7 +268,7 @@ async def test_an_unknown_failure_is_an_internal_error(here: Bus, there: Bus) ->
     async def stumble(_job: Job, _question: Question) -> Answer:
         raise KeyError("shelf")
 
-    await there.serve(DOUBLE, stumble)
+    await serve(there, stumble)
     with pytest.raises(InternalError, match=r"double on 1: 'shelf'"):
         await double(here, 1)
     with pytest.raises(InternalError):  # and the service lives on
@@ -263,7 +278,7 @@ async def test_an_unknown_failure_is_an_internal_error(here: Bus, there: Bus) ->
 @pytest.mark.parametrize("payload", [b"", b"\xff\x00", b"{}", b"[]", b'{"id": 1}'])
 async def test_malformed_bytes_are_invalid(there: Bus, wire: Client, payload: bytes) -> None:
     doubler = Doubler()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     reply = await ask(wire, payload)
     assert reply.problem is not None
     assert (reply.problem.code, reply.result) == (InvalidRequestError.code, None)
@@ -275,7 +290,7 @@ async def test_arguments_of_another_kind_are_invalid(
     there: Bus, wire: Client, args: dict[str, Any]
 ) -> None:
     doubler = Doubler()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     reply = await ask(wire, job(args=args).model_dump_json().encode())
     assert reply.problem is not None
     assert reply.problem.code == InvalidRequestError.code
@@ -283,7 +298,7 @@ async def test_arguments_of_another_kind_are_invalid(
 
 
 async def test_a_field_of_a_newer_version_is_named(there: Bus, wire: Client) -> None:
-    await there.serve(DOUBLE, Doubler())
+    await serve(there, Doubler())
     payload = json.dumps(job().model_dump(mode="json") | {"colour": "red"}).encode()
     reply = await ask(wire, payload)
     assert reply.problem is not None
@@ -295,7 +310,7 @@ async def test_a_field_of_a_newer_version_is_named(there: Bus, wire: Client) -> 
 
 async def test_a_job_past_its_deadline_is_refused(there: Bus, wire: Client) -> None:
     doubler = Doubler()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     late = job(deadline_ns=time.time_ns() - 1)
     reply = await ask(wire, late.model_dump_json().encode())
     assert reply.problem is not None
@@ -310,7 +325,7 @@ async def test_nobody_serves_it(here: Bus) -> None:
 
 
 async def test_nobody_serves_it_on_that_host(here: Bus, there: Bus) -> None:
-    await there.serve(DOUBLE, Doubler(), host=H1)
+    await serve(there, Doubler(), host=H1)
     with pytest.raises(UnavailableError, match=r"double at scheduler on h2: nobody serves it"):
         await double(here, 1, host=H2, timeout_s=0.3)
 
@@ -320,14 +335,14 @@ async def test_a_service_that_appears_in_time_is_awaited(here: Bus, there: Bus) 
         call = tasks.create_task(double(here, 1))
         await asyncio.sleep(0)  # the call is on its way before anybody serves
         await until(lambda: here._client.stats["out_msgs"] > 0)
-        await there.serve(DOUBLE, Doubler())
+        await serve(there, Doubler())
     assert call.result() == 2
 
 
 async def test_no_answer_in_time_is_unavailable(here: Bus, there: Bus) -> None:
     doubler = Doubler()
     doubler.gate.clear()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     with pytest.raises(UnavailableError, match=r"double at scheduler: no answer in 0\.5 s"):
         await double(here, 1, timeout_s=0.5)
     assert doubler.done == [1]
@@ -343,7 +358,7 @@ async def test_a_lost_job_is_sent_again(here: Bus, there: Bus, wire: Client) -> 
     async with asyncio.TaskGroup() as tasks:
         call = tasks.create_task(double(here, 1))
         await until(lambda: lost)
-        await there.serve(DOUBLE, doubler)
+        await serve(there, doubler)
     assert call.result() == 2
     assert (len(lost), doubler.done) == (1, [1])
 
@@ -352,7 +367,7 @@ async def test_a_slow_job_is_done_once(here: Bus, there: Bus) -> None:
     """Its first reply goes to a caller that has stopped listening for that message."""
     doubler, arrived = Doubler(), 0
     doubler.gate.clear()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     answers = there._answers
     known = answers.of
 
@@ -371,7 +386,7 @@ async def test_a_slow_job_is_done_once(here: Bus, there: Bus) -> None:
 
 async def test_a_repeated_job_gets_the_same_reply(there: Bus, wire: Client) -> None:
     doubler = Doubler()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     payload = job(3).model_dump_json().encode()
     replies = [await ask(wire, payload) for _ in range(3)]
     assert [reply.result for reply in replies] == [{"number": 6}] * 3
@@ -383,7 +398,7 @@ async def test_a_job_repeated_while_it_is_done_waits_for_the_reply(
 ) -> None:
     doubler = Doubler()
     doubler.gate.clear()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     payload = job(3).model_dump_json().encode()
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(ask(wire, payload)) for _ in range(3)]
@@ -401,7 +416,7 @@ async def test_a_refusal_is_repeated_too(there: Bus, wire: Client) -> None:
         runs += 1
         raise ConflictError(f"run {runs}")
 
-    await there.serve(DOUBLE, refuse)
+    await serve(there, refuse)
     payload = job().model_dump_json().encode()
     first, second = await ask(wire, payload), await ask(wire, payload)
     assert first == second
@@ -410,7 +425,7 @@ async def test_a_refusal_is_repeated_too(there: Bus, wire: Client) -> None:
 
 async def test_two_jobs_alike_are_both_done(here: Bus, there: Bus) -> None:
     doubler = Doubler()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     await double(here, 1)
     await double(here, 1)
     assert doubler.done == [1, 1]
@@ -422,7 +437,7 @@ async def test_a_job_survives_the_death_of_the_bus(
     """The server dies while the job is done: its reply is lost, the work is not repeated."""
     doubler = Doubler()
     doubler.gate.clear()
-    await there.serve(DOUBLE, doubler)
+    await serve(there, doubler)
     async with asyncio.TaskGroup() as tasks:
         call = tasks.create_task(double(here, 1, timeout_s=15))
         await until(lambda: doubler.done)
@@ -561,7 +576,9 @@ def pong(service: Service, host: HostId | None, **fields: Any) -> Pong:
 async def test_every_instance_answers_a_ping(here: Bus, connect: Open) -> None:
     own = [pong("api", None), pong("runtime-agent", H1), pong("runtime-agent", H2)]
     for each in own:
-        await (await connect()).answer_pings(lambda each=each: each)
+        bus = await connect()
+        await bus.answer_pings(lambda each=each: each)
+        await flush(bus._client)
     found = await here.ping_all(wait_s=0.5)
     assert sorted(found, key=str) == sorted(own, key=str)
 
@@ -569,6 +586,7 @@ async def test_every_instance_answers_a_ping(here: Bus, connect: Open) -> None:
 async def test_a_ping_shows_the_state_of_now(here: Bus, there: Bus) -> None:
     state = {"is_ready": False}
     await there.answer_pings(lambda: pong("api", None, **state))
+    await flush(there._client)
     assert [each.is_ready for each in await here.ping_all()] == [False]
     state["is_ready"] = True
     assert [each.is_ready for each in await here.ping_all()] == [True]
@@ -594,7 +612,7 @@ async def test_a_bus_waits_for_its_server(server: NatsServer, connect: Open) -> 
 async def test_a_service_serves_on_after_the_death_of_the_bus(
     here: Bus, there: Bus, server: NatsServer
 ) -> None:
-    await there.serve(DOUBLE, Doubler())
+    await serve(there, Doubler())
     assert await double(here, 1) == 2
     server.kill()
     server.start()
