@@ -188,12 +188,12 @@ def test_stats_and_limits(fleet: Fleet) -> None:
 
 def test_events_tell_the_life(fleet: Fleet) -> None:
     lines: list[str] = []
-    with fleet.start("events", "--filter", "container=told", "--format", "{{.Action}}") as client:
+    words = ("events", "--since", str(time.time()), "--filter", "container=told")
+    with fleet.start(*words, "--format", "{{.Action}}") as client:
         assert client.stdout is not None
         stdout = client.stdout
         reader = threading.Thread(target=lambda: lines.extend(x.decode().strip() for x in stdout))
         reader.start()
-        time.sleep(0.5)  # the command line says nothing when it has begun to listen
         fleet.docker("run", "--rm", "--name", "told", "busybox", "true")
         until(lambda: "destroy" in lines)
         client.kill()

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,16 +24,6 @@ def _cut_off(fleet: Fleet, host: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["ip", "link", "set", link, "up"], check=True)
-
-
-@contextlib.contextmanager
-def _hanging(fleet: Fleet, name: str) -> Iterator[None]:
-    pid = fleet.service_pid(name)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -123,7 +111,7 @@ def _check_that_nobody_waits(fleet: Fleet) -> None:
 
 
 def test_a_host_whose_agent_hangs_is_not_chosen(fleet: Fleet) -> None:
-    with _hanging(fleet, "runtime-agent-host3"):
+    with fleet.freeze_service("runtime-agent-host3"):
         for number in range(3):
             fleet.docker("run", "-d", "--name", f"early{number}", "busybox", "sleep", "600")
             assert fleet.host_of(f"early{number}") != "host3"

@@ -4,23 +4,11 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.farm.fleet import Fleet, until, until_clean
 from tests.farm.memory import recall, remember
-
-
-@contextlib.contextmanager
-def _frozen(fleet: Fleet, name: str) -> Iterator[None]:
-    """A service that hears everything and does nothing, until the end of the block."""
-    pid = fleet.service_pid(name)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def _wish(fleet: Fleet, container: str) -> tuple[str, int, int]:
@@ -41,7 +29,7 @@ def test_a_start_after_a_stop_that_nobody_answered_comes_second(fleet: Fleet) ->
     container, agent = _make(fleet, "run", "-d")
     before = fleet.inspect("one")["State"]
     with contextlib.ExitStack() as clients:
-        with _frozen(fleet, agent):
+        with fleet.freeze_service(agent):
             stopping = clients.enter_context(fleet.start("stop", "-t", "0", "one"))
             until(lambda: _wish(fleet, container)[:2] == ("stopped", 1))
             starting = clients.enter_context(fleet.start("start", "one"))
@@ -56,7 +44,7 @@ def test_a_start_after_a_stop_that_nobody_answered_comes_second(fleet: Fleet) ->
 def test_two_starts_at_once_are_one(fleet: Fleet) -> None:
     container, agent = _make(fleet, "create")
     with contextlib.ExitStack() as clients:
-        with _frozen(fleet, agent):
+        with fleet.freeze_service(agent):
             first = clients.enter_context(fleet.start("start", "one"))
             until(lambda: _wish(fleet, container) == ("running", 1, 2))
             second = clients.enter_context(fleet.start("start", "one"))
@@ -70,7 +58,7 @@ def test_two_starts_at_once_are_one(fleet: Fleet) -> None:
 def test_a_stop_calls_off_a_start_that_is_on_its_way(fleet: Fleet) -> None:
     container, agent = _make(fleet, "create")
     with contextlib.ExitStack() as clients:
-        with _frozen(fleet, agent):
+        with fleet.freeze_service(agent):
             starting = clients.enter_context(fleet.start("start", "one"))
             until(lambda: _wish(fleet, container)[0] == "running")
             stopping = clients.enter_context(fleet.start("stop", "-t", "0", "one"))
@@ -89,7 +77,7 @@ def test_an_end_that_the_host_alone_knows_is_told_after_its_agent_was_killed(
     pid = fleet.inspect("one")["State"]["Pid"]
     ledger = fleet.plan.state_dir / "hosts" / "host1" / "containers" / container / "ledger.json"
     wanted = 60 if words else 50
-    with _frozen(fleet, "nats"):
+    with fleet.freeze_service("nats"):
         os.kill(pid, signal.SIGKILL)
         until(lambda: _state_in(ledger) >= wanted, 30)
         fleet.kill_service(agent)

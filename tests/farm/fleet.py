@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +139,17 @@ class Fleet:
         assert pid, f"{name} does not run"  # 0 would be this process's own group
         os.kill(pid, 9)
         return pid
+
+    @contextlib.contextmanager
+    def freeze_service(self, name: str) -> Iterator[None]:
+        """Let one of our processes hear everything and do nothing, until the end of the block."""
+        pid = self.service_pid(name)
+        assert pid, f"{name} does not run"  # 0 would be this process's own group
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def wait_ready(self) -> None:
         """Wait until every service answers."""
