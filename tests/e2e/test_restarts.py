@@ -1,11 +1,14 @@
 """kill -9 of every service in turn: containers never notice, nothing is lost, nothing leaks."""
 
+import contextlib
 import random
 import time
 from pathlib import Path
 
 import pytest
 from tests.farm.fleet import Fleet, until, until_clean
+
+from labfleet_proto.buckets import LEADERS
 
 COUNT = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.05; done"
 SERVICES = (
@@ -83,6 +86,19 @@ def test_all_services_are_killed_in_any_order(fleet: Fleet) -> None:
             fleet.kill_service(service)
     fleet.wait_ready()
     _check_class(fleet, names, before)
+    until_clean(fleet)
+
+
+def test_a_scheduler_that_slept_through_its_lease_refuses_nobody(fleet: Fleet) -> None:
+    """What it may not decide any more, the next one does."""
+    old = fleet.service_pid("scheduler")
+    with contextlib.ExitStack() as clients:
+        with fleet.freeze_service("scheduler"):
+            running = clients.enter_context(fleet.start("run", "--name", "one", "busybox", "true"))
+            time.sleep(LEADERS.ttl_s + 0.5)
+        assert running.wait(20) == 0
+    until(lambda: fleet.service_pid("scheduler") not in (0, old))
+    fleet.wait_ready()
     until_clean(fleet)
 
 

@@ -168,8 +168,8 @@ def until(condition: Callable[[], object], timeout_s: float = 15, every_s: float
 
 
 def until_clean(fleet: Fleet) -> None:
-    """Wait until fsck is clean; fails with its findings after 30 seconds."""
-    end_s = time.monotonic() + 30
+    """Wait until fsck is clean; fails with its findings after 40 seconds."""
+    end_s = time.monotonic() + 40
     while (done := fleet.labfleet("fsck", code=None)).code != 0:
         assert time.monotonic() < end_s, done.out + done.err
 

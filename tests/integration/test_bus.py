@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from labfleet_chassis.clock import SystemClock
 from labfleet_proto import subjects
 from labfleet_proto.errors import (
     ConflictError,
+    HandedOnError,
     InternalError,
     InvalidRequestError,
     LabfleetError,
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.integration
 ANN, BOB = TenantId("ann"), TenantId("bob")
 H1, H2 = HostId("h1"), HostId("h2")
 Open = Callable[[], Any]
+Life = Callable[[], AbstractAsyncContextManager[Bus]]
 
 
 class Question(Message):
@@ -74,16 +76,23 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 @pytest.fixture
-async def connect(server: NatsServer) -> AsyncIterator[Open]:
+def life(server: NatsServer) -> Life:
+    """A connection of the chassis, from its begin to its orderly end."""
+
+    def one() -> AbstractAsyncContextManager[Bus]:
+        log = logs.get("test")
+        return chassis_bus.connect(server.url, "", name="test", clock=SystemClock(), log=log)
+
+    return one
+
+
+@pytest.fixture
+async def connect(life: Life) -> AsyncIterator[Open]:
     """Opens connections of the chassis, as many services have them."""
     async with AsyncExitStack() as opened:
 
         async def one() -> Bus:
-            return await opened.enter_async_context(
-                chassis_bus.connect(
-                    server.url, "", name="test", clock=SystemClock(), log=logs.get("test")
-                )
-            )
+            return await opened.enter_async_context(life())
 
         yield one
 
@@ -303,6 +312,68 @@ async def test_a_field_of_a_newer_version_is_named(there: Bus, wire: Client) -> 
     reply = await ask(wire, payload)
     assert reply.problem is not None
     assert "colour" in reply.problem.message
+
+
+# -- leaving
+
+
+async def hand_on(_job: Job, _question: Question) -> Answer:
+    raise HandedOnError("this instance leads no more")
+
+
+async def test_a_job_that_is_handed_on_is_asked_of_the_next(
+    here: Bus, life: Life, connect: Open
+) -> None:
+    async with life() as there:
+        await serve(there, hand_on)
+        call = asyncio.create_task(double(here, 21))
+        await asyncio.wait({call}, timeout=0.3)
+        assert not call.done()
+    await serve(await connect(), Doubler())
+    assert await call == 42
+
+
+async def test_what_everybody_hands_on_is_served_by_nobody(here: Bus, there: Bus) -> None:
+    await serve(there, hand_on)
+    with pytest.raises(UnavailableError, match=r"double at scheduler: nobody serves it"):
+        await double(here, 1, timeout_s=0.3)
+
+
+async def test_a_job_at_hand_is_answered_before_its_service_leaves(here: Bus, life: Life) -> None:
+    doubler = Doubler()
+    doubler.gate.clear()
+
+    async def knock() -> None:
+        while True:
+            await double(here, 1, timeout_s=0.2)
+
+    async def open_once_nobody_takes_jobs() -> None:
+        with pytest.raises(UnavailableError, match="nobody serves it"):
+            await knock()
+        doubler.gate.set()
+
+    async with life() as there:
+        await serve(there, doubler)
+        call = asyncio.create_task(double(here, 21))
+        await until(lambda: doubler.done)
+        opening = asyncio.create_task(open_once_nobody_takes_jobs())
+    assert await call == 42
+    await opening
+    assert doubler.done == [21]
+
+
+async def test_a_job_without_end_holds_no_service_back(
+    here: Bus, life: Life, connect: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chassis_bus, "_LEAVE_S", 0.2)
+    doubler = Doubler()
+    doubler.gate.clear()
+    async with asyncio.timeout(5), life() as there:
+        await serve(there, doubler)
+        call = asyncio.create_task(double(here, 21))
+        await until(lambda: doubler.done)
+    await serve(await connect(), Doubler())
+    assert await call == 42  # it was sent again
 
 
 # -- limits

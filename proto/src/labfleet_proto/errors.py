@@ -103,6 +103,12 @@ class UnavailableError(TransientError):
     code = "unavailable"
 
 
+class HandedOnError(TransientError):
+    """The instance that was asked may not answer any more; the bus asks the next one."""
+
+    code = "handed_on"
+
+
 class NoRoomError(TransientError):
     """No host, or not this host, has room; the message lists the reasons. Docker's 500 as from a full engine."""
 

@@ -61,6 +61,9 @@ def takes_room(record: ContainerRecord, seen: Observation | None) -> bool:
     return is_awaited and record.goal is Goal.RUNNING
 
 
-PLACE = JobKind("place", "scheduler", PlaceContainer, ContainerPlaced)
-"""Raises NoRoomError with the reasons per host, or ConflictError (volume homes disagree)."""
+PLACE = JobKind("place", "scheduler", PlaceContainer, ContainerPlaced, timeout_s=12.0)
+"""Raises NoRoomError with the reasons per host, or ConflictError (volume homes disagree).
+
+The limit leaves time for a takeover by a standby, and ends before the scheduler drops the unused name.
+"""
 HOLD = JobKind("hold", "runtime-agent", Hold, HoldAnswer, timeout_s=3.0)

@@ -23,6 +23,7 @@ STATUS = {
     errors.DigestMismatchError: 500,
     errors.TransientError: 503,
     errors.UnavailableError: 503,
+    errors.HandedOnError: 503,
     errors.StaleError: 503,
     errors.NoRoomError: 500,
     errors.DiskFullError: 500,

@@ -51,6 +51,7 @@ def test_codes_are_those_that_old_services_know() -> None:
         "digest_mismatch",
         "transient",
         "unavailable",
+        "handed_on",
         "no_room",
         "disk_full",
         "port_in_use",

@@ -19,6 +19,7 @@ import nats.js.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import api
 from pydantic import ValidationError
 
@@ -31,6 +32,7 @@ from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto import subjects
 from labfleet_proto.buckets import BucketDef
 from labfleet_proto.errors import (
+    HandedOnError,
     InternalError,
     InvalidRequestError,
     LabfleetError,
@@ -54,6 +56,8 @@ _LONGEST_RESEND_S = 8.0
 _ABSENCE_S = 8.0
 """How long a service may be absent: its restart, or the takeover by a standby."""
 _ABSENCE_PAUSE_S = 0.1
+_LEAVE_S = 3.0
+"""How long a service that ends still works on the jobs at hand."""
 _EVENTS = "EVENTS"
 _EVENTS_KEPT_S = 24 * 3600.0
 _EVENTS_KEPT = 200_000
@@ -73,6 +77,8 @@ class Bus:
         self._tasks = tasks
         self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
         self._answers = Answers()
+        self._served: list[Subscription] = []
+        self._at_hand: set[asyncio.Task[None]] = set()
         self._mirrors: list[Mirror[Message]] = []
 
     async def call(
@@ -119,17 +125,18 @@ class Bus:
         where = f"{job.kind} at {subject.split('.')[1]}" + (f" on {job.host}" if job.host else "")
         payload = job.model_dump_json().encode()
         began_s = self._clock.monotonic_s()
+        absent_s = 0.0
         wait_s = _FIRST_RESEND_S
         while True:
             passed_s = self._clock.monotonic_s() - began_s
             try:
-                answer = await self._client.request(
-                    subject, payload, timeout=max(min(wait_s, limit_s - passed_s), 0.01)
-                )
-            except nats.errors.NoRespondersError as exc:
-                if passed_s + _ABSENCE_PAUSE_S > min(_ABSENCE_S, limit_s):
+                return await self._request(subject, payload, min(wait_s, limit_s - passed_s))
+            except (nats.errors.NoRespondersError, HandedOnError) as exc:
+                absent_s += _ABSENCE_PAUSE_S
+                if absent_s > _ABSENCE_S or passed_s + _ABSENCE_PAUSE_S > limit_s:
                     raise UnavailableError(f"{where}: nobody serves it") from exc
                 await asyncio.sleep(_ABSENCE_PAUSE_S)
+                wait_s = _FIRST_RESEND_S
             except (nats.errors.Error, TimeoutError, OSError) as exc:
                 if self._clock.monotonic_s() - began_s >= limit_s:
                     raise UnavailableError(
@@ -139,25 +146,35 @@ class Bus:
                     await asyncio.sleep(_ABSENCE_PAUSE_S)
                 wait_s = min(wait_s * 2, _LONGEST_RESEND_S)
                 metrics.RESENDS.labels(job.kind).inc()
-            else:
-                return JobReply.model_validate_json(answer.data)
+
+    async def _request(self, subject: str, payload: bytes, wait_s: float) -> JobReply:
+        """Ask once. Raises HandedOnError, and what NATS raises."""
+        answer = await self._client.request(subject, payload, timeout=max(wait_s, 0.01))
+        reply = JobReply.model_validate_json(answer.data)
+        if reply.problem is not None and reply.problem.code == HandedOnError.code:
+            raise HandedOnError(reply.problem.message)
+        return reply
 
     async def serve(
         self, kind: JobKind[A, R], handler: Handler[A, R], *, host: HostId | None = None
     ) -> None:
         """Serve a kind of job from now on; instances without `host` share the work as a queue group.
 
-        A `LabfleetError` of the handler becomes the job's problem; anything else is logged and
-        answered as `internal`.
+        A `LabfleetError` of the handler becomes the job's problem, HandedOnError sends the job to
+        the next instance; anything else is logged and answered as `internal`.
         """
 
         async def on_message(message: Msg) -> None:
             await self._slots.acquire()
-            self._tasks.create_task(self._answer(kind, handler, message))
+            answering = self._tasks.create_task(self._answer(kind, handler, message))
+            self._at_hand.add(answering)
+            answering.add_done_callback(self._at_hand.discard)
 
         with translated(f"serve {kind.name}"):
-            await self._client.subscribe(
-                subjects.job(kind.service, host, kind.name), queue=kind.service, cb=on_message
+            self._served.append(
+                await self._client.subscribe(
+                    subjects.job(kind.service, host, kind.name), queue=kind.service, cb=on_message
+                )
             )
 
     async def _answer(self, kind: JobKind[A, R], handler: Handler[A, R], message: Msg) -> None:
@@ -319,6 +336,19 @@ class Bus:
             except nats.js.errors.NotFoundError:
                 await self._js.add_stream(config)
 
+    async def leave(self) -> None:
+        """Take no more jobs, and finish those at hand.
+
+        What takes longer than three seconds is called off without an answer: its sender sends it again.
+        """
+        for subscription in self._served:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+        if self._at_hand:
+            _, late = await asyncio.wait(self._at_hand, timeout=_LEAVE_S)
+            for answering in late:
+                answering.cancel()
+
     def on_reconnected(self) -> None:
         """Re-read all mirrors: watches may have died with the server."""
         metrics.BUS_CONNECTED.set(1)
@@ -373,6 +403,7 @@ async def connect(url: str, token: str, *, name: str, clock: Clock, log: Log) ->
         try:
             yield bus
         finally:
+            await bus.leave()
             with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
                 async with asyncio.timeout(5):
                     await client.drain()

@@ -15,6 +15,7 @@ _STATUS = {
     "too_large": 413,
     "not_implemented": 501,
     "unavailable": 503,
+    "handed_on": 503,
     "transient": 503,
     "stale": 503,
 }

@@ -7,7 +7,7 @@ from labfleet_proto.buckets import container_key, name_key
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, State
 from labfleet_proto.ids import ContainerId
 
-ORPHAN_NAME_S = 20.0
+ORPHAN_NAME_S = 24.0
 """Twice as long as `place` may take."""
 EXIT_CODE_KEPT_S = 60.0
 

@@ -5,12 +5,14 @@ import asyncio
 from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import Bucket, ExistsError
 from labfleet_proto.buckets import LEADERS
-from labfleet_proto.errors import StaleError, UnavailableError
+from labfleet_proto.errors import HandedOnError, StaleError, UnavailableError
 from labfleet_proto.hosts import Lease
 from labfleet_scheduler import metrics
 
 _KEY = "scheduler"
 _RENEW_EVERY_S = 1.5
+_ANSWER_S = 2.0
+"""A renewal that takes longer is asked for again: its message was lost."""
 _MARGIN_S = 1.0
 """Of the lease's time, so that a decision ends before a successor's can begin."""
 
@@ -24,6 +26,9 @@ class Leadership:
         self._me = me
         self._revision = 0
         self._renewed_s = float("-inf")
+        self._is_lost = False
+        self._moved = asyncio.Event()
+        """The lease was renewed or lost."""
 
     async def take(self) -> None:
         """Stand by until nobody else leads, and take over."""
@@ -38,33 +43,59 @@ class Leadership:
         self._renewed_s = asked_s
         metrics.IS_LEADER.set(1)
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether nobody else can lead yet; counted from the sending of the last renewal."""
-        held_s = self._chassis.clock.monotonic_s() - self._renewed_s
-        return held_s < LEADERS.ttl_s - _MARGIN_S
+    async def confirm(self) -> None:
+        """Return once nobody else can lead yet, counted from the sending of the last renewal.
+
+        Raises HandedOnError when the lease is lost.
+        """
+        while self._held_s() >= LEADERS.ttl_s - _MARGIN_S:
+            if self._is_lost:
+                raise HandedOnError("this scheduler leads no more")
+            self._moved.clear()
+            await self._moved.wait()
+
+    def _held_s(self) -> float:
+        return self._chassis.clock.monotonic_s() - self._renewed_s
 
     async def keep(self) -> None:
         """Renew until the lease is lost, then end the service: the supervisor starts a standby."""
         while True:
             await asyncio.sleep(_RENEW_EVERY_S)
-            asked_s = self._chassis.clock.monotonic_s()
             try:
-                self._revision = await self._bucket.update(_KEY, self._me, self._revision)
-                self._renewed_s = asked_s
+                async with asyncio.timeout(_ANSWER_S):
+                    await self._renew()
             except StaleError:
                 break
-            except UnavailableError as exc:
-                self._chassis.log.warning("leader.waits", error=exc.message)
-                if asked_s - self._renewed_s > LEADERS.ttl_s:
+            except (UnavailableError, TimeoutError) as exc:
+                self._chassis.log.warning("leader.waits", error=str(exc))
+                if self._held_s() > LEADERS.ttl_s:
                     break
         self._chassis.log.warning("leader.lost")
+        self._lose()
         self._chassis.stopping.set()
+
+    async def _renew(self) -> None:
+        asked_s = self._chassis.clock.monotonic_s()
+        try:
+            self._revision = await self._bucket.update(_KEY, self._me, self._revision)
+        except StaleError:
+            # A renewal whose answer was lost may have been stored.
+            there = await self._bucket.get(_KEY)
+            if there is None or there.value != self._me:
+                raise
+            self._revision = await self._bucket.update(_KEY, self._me, there.revision)
+        self._renewed_s = asked_s
+        self._moved.set()
 
     async def give_up(self) -> None:
         """Let a standby take over at once; a successor's lease is left alone."""
-        self._renewed_s = float("-inf")
+        self._lose()
         try:
             await self._bucket.delete(_KEY, self._revision)
         except (StaleError, UnavailableError) as exc:
             self._chassis.log.warning("leader.kept", error=exc.message)
+
+    def _lose(self) -> None:
+        self._renewed_s = float("-inf")
+        self._is_lost = True
+        self._moved.set()

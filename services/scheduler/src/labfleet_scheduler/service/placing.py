@@ -93,6 +93,7 @@ class Placer:
         try:
             return await self._place(job, args)
         except NoRoomError:
+            await self._leadership.confirm()
             # The job may be a repeated one, and the first have found a place.
             there = await self._stored(args)
             if there is None:
@@ -207,8 +208,7 @@ class Placer:
             created_at_ns=args.created_at_ns,
             assignment=Assignment(host=host.id, epoch=host.epoch, reason=reason),
         )
-        if not self._leadership.is_mine:
-            raise UnavailableError("place: this scheduler is being replaced")
+        await self._leadership.confirm()
         key = container_key(args.tenant, args.container)
         try:
             revision = await self._memory.containers.bucket.create(key, record)
