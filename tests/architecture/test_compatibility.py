@@ -9,8 +9,10 @@ from typing import Any, cast
 import pytest
 from fastapi.openapi.utils import get_openapi
 
-from labfleet_api.core.bodies import Body, CreateBody, HostConfigBody
+from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.body import Body
 from labfleet_api.core.engine_routes import ENGINE_ROUTES, refusal
+from labfleet_api.core.host_config import HostConfigBody
 from labfleet_api.service.application import routes
 from labfleet_image_store.service import registry
 

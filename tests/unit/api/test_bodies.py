@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from labfleet_api.core.bodies import CreateBody, ExecBody, HostConfigBody, NetworkBody, VolumeBody
+from labfleet_api.core.bodies import CreateBody, ExecBody
+from labfleet_api.core.host_config import HostConfigBody
+from labfleet_api.core.place_bodies import NetworkBody, VolumeBody
 from labfleet_proto.errors import ForbiddenError, NotImplementedYetError
 
 

@@ -8,8 +8,10 @@ import pytest
 from tests.unit.proto.records import container_id
 
 from labfleet_api.core import create
+from labfleet_api.core.attachments import wanted_networks
 from labfleet_api.core.bodies import CreateBody
-from labfleet_api.core.create import ImageDefaults, constraints, image_defaults, wanted_networks
+from labfleet_api.core.create import constraints
+from labfleet_api.core.image_defaults import ImageDefaults, image_defaults
 from labfleet_proto.containers import ContainerSpec, NetworkAttachment, PortBinding, VolumeMount
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
 from labfleet_proto.ids import NetworkId

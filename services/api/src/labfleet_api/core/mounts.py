@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
-from labfleet_api.core.bodies import CreateBody, HostConfigBody, TmpfsOptionsBody
-from labfleet_api.core.bodies import Mount as MountBody
+from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.host_config import HostConfigBody, TmpfsOptionsBody
+from labfleet_api.core.host_config import Mount as MountBody
 from labfleet_api.core.names import checked_volume_name
 from labfleet_proto.containers import VolumeMount
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from labfleet_api.core import filters
-from labfleet_api.core.create import image_defaults
+from labfleet_api.core.image_defaults import image_defaults
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, flag
 from labfleet_proto.containers import Goal

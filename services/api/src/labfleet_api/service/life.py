@@ -6,9 +6,10 @@ import random
 import secrets
 from dataclasses import dataclass
 
+from labfleet_api.core import attachments, goals, names
 from labfleet_api.core import create as translate
-from labfleet_api.core import goals, names
 from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.image_defaults import image_defaults
 from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
@@ -73,12 +74,12 @@ class Life:
             tenant=fleet.tenant,
             subject=body.Image,
         )
-        attachments = await self._networks.attachments(translate.wanted_networks(body))
+        joined = await self._networks.attachments(attachments.wanted_networks(body))
         spec = translate.specification(
             container,
             body,
-            translate.image_defaults(image.config),
-            attachments,
+            image_defaults(image.config),
+            joined,
             new_volume=lambda: secrets.token_hex(32),
         )
         taken = await self._claim(container, wanted_name)

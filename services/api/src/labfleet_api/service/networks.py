@@ -7,8 +7,8 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from labfleet_api.core import lookup, subnets
-from labfleet_api.core.bodies import NetworkBody
 from labfleet_api.core.names import checked_network_name
+from labfleet_api.core.place_bodies import NetworkBody
 from labfleet_api.core.times import rfc3339
 from labfleet_api.core.views import endpoint_id
 from labfleet_api.service.fleet import Fleet

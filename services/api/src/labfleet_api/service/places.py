@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from labfleet_api.core import filters
-from labfleet_api.core.bodies import NetworkBody, VolumeBody
 from labfleet_api.core.names import checked_volume_name
+from labfleet_api.core.place_bodies import NetworkBody, VolumeBody
 from labfleet_api.core.times import rfc3339
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, flag, read_body

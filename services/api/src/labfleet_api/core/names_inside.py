@@ -1,0 +1,27 @@
+"""Names that a container knows beside DNS: its `/etc/hosts`."""
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError
+
+
+def extra_hosts(entries: Sequence[str]) -> tuple[str, ...]:
+    """Check `name:address` entries. Raises InvalidRequestError, ForbiddenError (the host itself)."""
+    for entry in entries:
+        name, _, address = entry.partition(":")
+        if address == "host-gateway":
+            raise ForbiddenError(
+                f"HostConfig.ExtraHosts: {entry}: containers do not reach the host they run on"
+            )
+        if not name or not _is_address(address):
+            raise InvalidRequestError(f"invalid IP address in add-host: {entry!r}")
+    return tuple(entries)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
