@@ -12,7 +12,7 @@ from tests.unit.proto.records import (
     observation,
 )
 
-from labfleet_api.core import views
+from labfleet_api.core import network_views, views
 from labfleet_proto.containers import (
     Goal,
     NetworkAttachment,
@@ -133,7 +133,7 @@ PORTS = container_spec(
 
 
 def test_rows_of_ports_while_it_runs() -> None:
-    assert views.port_rows(PORTS, is_running=True) == [
+    assert network_views.port_rows(PORTS, is_running=True) == [
         {"PrivatePort": 53, "Type": "udp"},
         {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},  # noqa: S104
         {"IP": "127.0.0.1", "PrivatePort": 80, "PublicPort": 8081, "Type": "tcp"},
@@ -141,11 +141,11 @@ def test_rows_of_ports_while_it_runs() -> None:
 
 
 def test_no_rows_of_ports_while_it_does_not_run() -> None:
-    assert views.port_rows(PORTS, is_running=False) == []
+    assert network_views.port_rows(PORTS, is_running=False) == []
 
 
 def test_the_map_of_ports() -> None:
-    assert views.port_map(PORTS) == {
+    assert network_views.port_map(PORTS) == {
         "80/tcp": [
             {"HostIp": "0.0.0.0", "HostPort": "8080"},  # noqa: S104
             {"HostIp": "127.0.0.1", "HostPort": "8081"},
@@ -161,7 +161,7 @@ FRONT = NetworkAttachment(network_id=network_id(1), network_name="front", aliase
 
 def test_an_endpoint_shows_its_address_while_it_is_there() -> None:
     record = container_record(name="web", spec=container_spec(networks=(FRONT,)))
-    shown = views.endpoints(record, running(endpoints=(ENDPOINT,)))["front"]
+    shown = network_views.endpoints(record, running(endpoints=(ENDPOINT,)))["front"]
     assert shown["IPAddress"] == "10.100.1.2"
     assert shown["IPPrefixLen"] == 24
     assert shown["Gateway"] == "10.100.1.1"
@@ -174,13 +174,13 @@ def test_an_endpoint_shows_its_address_while_it_is_there() -> None:
 
 def test_an_endpoint_is_empty_while_nothing_is_there() -> None:
     record = container_record(spec=container_spec(networks=(FRONT,)))
-    shown = views.endpoints(record, None)["front"]
+    shown = network_views.endpoints(record, None)["front"]
     assert (shown["IPAddress"], shown["EndpointID"], shown["IPPrefixLen"]) == ("", "", 0)
 
 
 def test_a_container_without_network_shows_none() -> None:
     record = container_record(spec=container_spec(network_mode="none"))
-    assert list(views.endpoints(record, None)) == ["none"]
+    assert list(network_views.endpoints(record, None)) == ["none"]
 
 
 def test_volumes_and_tmpfs_are_mounts() -> None:
@@ -278,7 +278,7 @@ def test_inspect_shows_the_running_container() -> None:
     assert shown["HostConfig"]["NanoCpus"] == 1_500_000_000
     assert shown["HostConfig"]["CpusetCpus"] == "0"
     assert shown["NetworkSettings"]["IPAddress"] == "10.100.1.2"
-    assert shown["NetworkSettings"]["Ports"] == views.port_map(record.spec)
+    assert shown["NetworkSettings"]["Ports"] == network_views.port_map(record.spec)
 
 
 def test_inspect_of_a_stopped_container_has_no_live_ports() -> None:

@@ -22,8 +22,8 @@ async def run_host(chassis: Chassis, settings: Settings, host: HostId) -> None:
     network = HostNetwork(chassis, memory, kernel, settings)
     await network.prepare()
     bus = chassis.bus
-    await bus.serve(networks.ALLOCATE_INTERFACE, network.allocate, host=host)
-    await bus.serve(networks.RELEASE_INTERFACE, network.release, host=host)
+    await bus.serve(networks.ALLOCATE_INTERFACE, network.attempts.allocate, host=host)
+    await bus.serve(networks.RELEASE_INTERFACE, network.attempts.release, host=host)
     await bus.serve(networks.CHECK_NETWORK, network.check, host=host)
     chassis.loop("network", network.keep)
     chassis.loop("pool", kernel.fill_pool)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from labfleet_api.core.config_views import config, host_config
+from labfleet_api.core.network_views import endpoints, port_map, port_rows
 from labfleet_api.core.times import ZERO, human, rfc3339
 from labfleet_proto.containers import ContainerRecord, ContainerSpec, Goal, Observation, State
 from labfleet_proto.hosts import HostRecord
@@ -34,72 +36,6 @@ def status_of(
         ago = human((now_ns - seen.finished_at_ns) / 1e9)
         text = f"Exited ({seen.exit_code}) {ago} ago"
     return f"{text} (host {record.assignment.host} is lost)" if is_host_lost else text
-
-
-def port_rows(spec: ContainerSpec, *, is_running: bool) -> list[Json]:
-    """The column PORTS of `docker ps`."""
-    rows: list[Json] = []
-    if not is_running:
-        return rows
-    published = {f"{each.container_port}/{each.protocol}" for each in spec.ports}
-    for name in spec.exposed_ports:
-        port, _, protocol = name.partition("/")
-        if name not in published:
-            rows.append({"PrivatePort": int(port), "Type": protocol})
-    for each in spec.ports:
-        rows.append(
-            {
-                "IP": each.host_address,
-                "PrivatePort": each.container_port,
-                "PublicPort": each.host_port or 0,
-                "Type": each.protocol,
-            }
-        )
-    return rows
-
-
-def port_map(spec: ContainerSpec) -> dict[str, list[dict[str, str]] | None]:
-    """Port bindings as inspect shows them."""
-    found: dict[str, list[dict[str, str]] | None] = dict.fromkeys(spec.exposed_ports)
-    for each in spec.ports:
-        name = f"{each.container_port}/{each.protocol}"
-        row = {"HostIp": each.host_address, "HostPort": str(each.host_port or "")}
-        found[name] = [*(found.get(name) or []), row]
-    return found
-
-
-def endpoints(record: ContainerRecord, seen: Observation | None) -> dict[str, Json]:
-    """`NetworkSettings.Networks`; addresses are empty while it does not run."""
-    live = {each.network: each for each in seen.endpoints} if seen else {}
-    found: dict[str, Json] = {}
-    for wish in record.spec.networks:
-        at = live.get(wish.network_id)
-        names = [record.name, *wish.aliases, record.id[:12]]
-        found[wish.network_name] = {
-            "IPAMConfig": {"IPv4Address": wish.address} if wish.address else None,
-            "Links": None,
-            "Aliases": list(wish.aliases) or None,
-            "MacAddress": at.mac if at else "",
-            "DriverOpts": None,
-            "GwPriority": 0,
-            "NetworkID": wish.network_id,
-            "EndpointID": endpoint_id(record.id, wish.network_id) if at else "",
-            "Gateway": at.gateway if at else "",
-            "IPAddress": at.address if at else "",
-            "IPPrefixLen": at.prefix_len if at else 0,
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "DNSNames": list(dict.fromkeys(names)),
-        }
-    if not record.spec.networks and record.spec.network_mode == "none":
-        found["none"] = {"NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": ""}
-    return found
-
-
-def endpoint_id(container: str, network: str) -> str:
-    """64 hex digits that stand for a container's place in a network."""
-    return container[:32] + network[:32]
 
 
 def mounts(spec: ContainerSpec) -> list[Json]:
@@ -173,80 +109,6 @@ def state_json(record: ContainerRecord, seen: Observation | None) -> Json:
     }
 
 
-def _host_config(record: ContainerRecord) -> Json:
-    spec = record.spec
-    limits = spec.limits
-    return {
-        "Binds": [f"{m.volume}:{m.target}{':ro' if m.read_only else ''}" for m in spec.mounts]
-        or None,
-        "ContainerIDFile": "",
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": str(limits.log_bytes)}},
-        "NetworkMode": spec.network_mode,
-        "PortBindings": {k: v for k, v in port_map(spec).items() if v},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "AutoRemove": spec.auto_remove,
-        "VolumeDriver": "",
-        "VolumesFrom": None,
-        "CapAdd": list(spec.cap_add) or None,
-        "CapDrop": list(spec.cap_drop) or None,
-        "CgroupnsMode": "private",
-        "Dns": list(spec.dns),
-        "DnsOptions": [],
-        "DnsSearch": list(spec.dns_search),
-        "ExtraHosts": list(spec.extra_hosts) or None,
-        "GroupAdd": list(spec.group_add) or None,
-        "IpcMode": "private",
-        "Links": None,
-        "OomScoreAdj": 0,
-        "PidMode": "",
-        "Privileged": False,
-        "PublishAllPorts": False,
-        "ReadonlyRootfs": spec.is_rootfs_read_only,
-        "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else None,
-        "Tmpfs": spec.tmpfs or None,
-        "UTSMode": "",
-        "UsernsMode": "",
-        "ShmSize": limits.shm_bytes,
-        "Sysctls": spec.sysctls or None,
-        "Runtime": "crun",
-        "Isolation": "",
-        "CpuShares": limits.cpu_shares or 0,
-        "Memory": limits.memory_bytes,
-        "NanoCpus": limits.cpu_millis * 1_000_000,
-        "CpusetCpus": limits.cpuset_cpus or "",
-        "MemorySwap": limits.memory_bytes,
-        "PidsLimit": limits.pids,
-        "Ulimits": [{"Name": "nofile", "Hard": limits.nofile, "Soft": limits.nofile}],
-        "Init": spec.with_init,
-    }
-
-
-def _config(record: ContainerRecord) -> Json:
-    spec = record.spec
-    return {
-        "Hostname": spec.hostname,
-        "Domainname": spec.domainname,
-        "User": spec.user,
-        "AttachStdin": "stdin" in spec.attach,
-        "AttachStdout": "stdout" in spec.attach,
-        "AttachStderr": "stderr" in spec.attach,
-        "ExposedPorts": {name: {} for name in spec.exposed_ports},
-        "Tty": spec.is_tty,
-        "OpenStdin": spec.open_stdin,
-        "StdinOnce": spec.stdin_once,
-        "Env": list(spec.env),
-        "Cmd": list(spec.command),
-        "Image": record.image.reference,
-        "Volumes": {m.target: {} for m in spec.mounts} or None,
-        "WorkingDir": spec.working_dir,
-        "Entrypoint": list(spec.entrypoint) or None,
-        "OnBuild": None,
-        "Labels": spec.labels,
-        "StopSignal": spec.stop_signal,
-        "StopTimeout": spec.stop_timeout_s,
-    }
-
-
 def inspect(record: ContainerRecord, seen: Observation | None, host: HostRecord | None) -> Json:
     """`GET /containers/{id}/json`, with `Node` as classic Swarm had it."""
     spec = record.spec
@@ -272,10 +134,10 @@ def inspect(record: ContainerRecord, seen: Observation | None, host: HostRecord 
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": _host_config(record),
+        "HostConfig": host_config(record),
         "GraphDriver": {"Name": "overlay2", "Data": {}},
         "Mounts": mounts(spec),
-        "Config": _config(record),
+        "Config": config(record),
         "NetworkSettings": {
             "Bridge": "",
             "SandboxID": record.id if state["Running"] else "",

@@ -8,9 +8,9 @@ from typing import Any
 
 from labfleet_api.core import lookup, subnets
 from labfleet_api.core.names import checked_network_name
+from labfleet_api.core.network_views import endpoint_id
 from labfleet_api.core.place_bodies import NetworkBody
 from labfleet_api.core.times import rfc3339
-from labfleet_api.core.views import endpoint_id
 from labfleet_api.service.fleet import Fleet
 from labfleet_chassis.store import ExistsError
 from labfleet_proto.buckets import name_key

@@ -1,0 +1,73 @@
+"""A container's ports and endpoints in docker's shapes."""
+
+from typing import Any
+
+from labfleet_proto.containers import ContainerRecord, ContainerSpec, Observation
+
+Json = dict[str, Any]
+
+
+def port_rows(spec: ContainerSpec, *, is_running: bool) -> list[Json]:
+    """The column PORTS of `docker ps`."""
+    rows: list[Json] = []
+    if not is_running:
+        return rows
+    published = {f"{each.container_port}/{each.protocol}" for each in spec.ports}
+    for name in spec.exposed_ports:
+        port, _, protocol = name.partition("/")
+        if name not in published:
+            rows.append({"PrivatePort": int(port), "Type": protocol})
+    for each in spec.ports:
+        rows.append(
+            {
+                "IP": each.host_address,
+                "PrivatePort": each.container_port,
+                "PublicPort": each.host_port or 0,
+                "Type": each.protocol,
+            }
+        )
+    return rows
+
+
+def port_map(spec: ContainerSpec) -> dict[str, list[dict[str, str]] | None]:
+    """Port bindings as inspect shows them."""
+    found: dict[str, list[dict[str, str]] | None] = dict.fromkeys(spec.exposed_ports)
+    for each in spec.ports:
+        name = f"{each.container_port}/{each.protocol}"
+        row = {"HostIp": each.host_address, "HostPort": str(each.host_port or "")}
+        found[name] = [*(found.get(name) or []), row]
+    return found
+
+
+def endpoints(record: ContainerRecord, seen: Observation | None) -> dict[str, Json]:
+    """`NetworkSettings.Networks`; addresses are empty while it does not run."""
+    live = {each.network: each for each in seen.endpoints} if seen else {}
+    found: dict[str, Json] = {}
+    for wish in record.spec.networks:
+        at = live.get(wish.network_id)
+        names = [record.name, *wish.aliases, record.id[:12]]
+        found[wish.network_name] = {
+            "IPAMConfig": {"IPv4Address": wish.address} if wish.address else None,
+            "Links": None,
+            "Aliases": list(wish.aliases) or None,
+            "MacAddress": at.mac if at else "",
+            "DriverOpts": None,
+            "GwPriority": 0,
+            "NetworkID": wish.network_id,
+            "EndpointID": endpoint_id(record.id, wish.network_id) if at else "",
+            "Gateway": at.gateway if at else "",
+            "IPAddress": at.address if at else "",
+            "IPPrefixLen": at.prefix_len if at else 0,
+            "IPv6Gateway": "",
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "DNSNames": list(dict.fromkeys(names)),
+        }
+    if not record.spec.networks and record.spec.network_mode == "none":
+        found["none"] = {"NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": ""}
+    return found
+
+
+def endpoint_id(container: str, network: str) -> str:
+    """64 hex digits that stand for a container's place in a network."""
+    return container[:32] + network[:32]

@@ -1,0 +1,309 @@
+"""The attempts of this host's containers: what each has of namespace, interfaces and ports.
+
+Longer than other modules: allocate and release are two ways to the same table, under the same locks.
+"""
+
+import asyncio
+import contextlib
+import time
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any
+
+from labfleet_chassis.service import Chassis
+from labfleet_chassis.tasks import TaskGroup
+from labfleet_network.core import addresses as rules
+from labfleet_network.core import firewall, naming, wanted
+from labfleet_network.metrics import ALLOCATE_STEP, ENDPOINTS, REPAIRS
+from labfleet_network.service.addresses import Addresses, Claim
+from labfleet_network.service.exposure import Exposure
+from labfleet_network.service.fabric import Fabric
+from labfleet_network.service.kernel import Kernel
+from labfleet_network.service.memory import Memory
+from labfleet_network.service.ports import Ports, Publication
+from labfleet_network.service.wiring import Wiring
+from labfleet_network.settings import Settings
+from labfleet_proto.buckets import container_key
+from labfleet_proto.errors import (
+    InternalError,
+    NotFoundError,
+    StaleError,
+    UnavailableError,
+)
+from labfleet_proto.ids import ContainerId, HostId, TenantId
+from labfleet_proto.jobs import Job
+from labfleet_proto.message import Nothing
+from labfleet_proto.networks import (
+    AddressRecord,
+    AllocateInterface,
+    Endpoint,
+    InterfaceReady,
+    InterfaceWish,
+    NetworkRecord,
+    ReleaseInterface,
+)
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """What one attempt of a container has."""
+
+    attempt: int
+    tenant: TenantId
+    ready: InterfaceReady
+    claims: tuple[Claim, ...] = ()
+
+
+_NOTHING_READY = InterfaceReady(netns_path="", endpoints=(), dns_servers=())
+
+
+class Attempts:
+    """What the containers here have; every change goes through here."""
+
+    def __init__(
+        self, chassis: Chassis, memory: Memory, kernel: Kernel, settings: Settings, fabric: Fabric
+    ) -> None:
+        self._chassis = chassis
+        self._memory = memory
+        self._kernel = kernel
+        self._settings = settings
+        self._me = HostId(settings.host)
+        self._fabric = fabric
+        self._addresses = Addresses(memory, kernel, settings)
+        self.ports = Ports(kernel.nft, f"{settings.tag}-host")
+        self._exposure = Exposure(chassis, settings, self.ports)
+        self._wiring = Wiring(kernel, settings, fabric)
+        self._allocated: dict[ContainerId, Allocated] = {}
+        self._locks: weakref.WeakValueDictionary[ContainerId, asyncio.Lock] = (
+            weakref.WeakValueDictionary()
+        )
+        """Alive while anybody holds or awaits them, so that one container never has two."""
+
+    # -- start
+
+    def adopt(self) -> None:
+        """Take up the attempts that an earlier life of this service allocated."""
+        by_container: dict[ContainerId, list[Claim]] = {}
+        for key, entry in self._memory.addresses.entries.items():
+            if entry.value.host == self._me:
+                claim = Claim(key, entry.revision, entry.value)
+                by_container.setdefault(entry.value.container, []).append(claim)
+        for container, claims in by_container.items():
+            name = naming.namespace(self._settings.tag, container)
+            newest = max(claim.record.attempt for claim in claims)
+            if self._kernel.namespaces.path(name) is not None:
+                self._allocated[container] = Allocated(
+                    newest,
+                    claims[0].record.tenant,
+                    _NOTHING_READY,
+                    tuple(claim for claim in claims if claim.record.attempt == newest),
+                )
+
+    async def republish(self) -> None:
+        """After a restart: everything that is led for running containers."""
+        for container, each in list(self._allocated.items()):
+            await self._republish(container, each)
+
+    async def _republish(self, container: ContainerId, each: Allocated) -> None:
+        """After a restart: anti-spoofing and published ports of a running container."""
+        tag = self._settings.tag
+        for record in (claim.record for claim in each.claims):
+            veth = naming.veth(tag, container, record.network)
+            await self._kernel.nft.command(
+                firewall.add_source(tag, veth, record.mac, record.address)
+            )
+        owner = self._memory.containers.get(container_key(each.tenant, container))
+        if owner is None or not each.claims:
+            return
+        ports = wanted.ports_of(owner)
+        if ports:
+            address = each.claims[0].record.address
+            publication = Publication(
+                each.tenant, each.attempt, address, ports, keeps_host_port=False
+            )
+            await self.ports.publish(container, publication)
+
+    # -- jobs
+
+    async def allocate(self, job: Job, args: AllocateInterface) -> InterfaceReady:
+        """Serve `allocate_interface`. Safe to repeat: by container and attempt.
+
+        Raises PortInUseError, NoRoomError, ConflictError, NotFoundError, InvalidRequestError, and
+        StaleError for an attempt that is older than what the container has.
+        """
+        async with self._lock(args.container):
+            known = self._allocated.get(args.container)
+            if known is not None and known.attempt > args.attempt:
+                raise StaleError(f"container {args.container}: attempt {args.attempt} is over")
+            if known is not None and known.attempt == args.attempt and known.ready.netns_path:
+                return known.ready
+            if known is not None or self._addresses.mine(args.container, args.attempt):
+                await self._release(args.container, args.attempt)
+            self._allocated[args.container] = Allocated(args.attempt, job.tenant, _NOTHING_READY)
+            try:
+                await self._allocate(job.tenant, args)
+            except BaseException:
+                with contextlib.suppress(UnavailableError, InternalError):
+                    await self._release(args.container, args.attempt)
+                raise
+            return self._allocated[args.container].ready
+
+    async def release(self, _job: Job, args: ReleaseInterface) -> Nothing:
+        """Serve `release_interface`. Unknown is success."""
+        async with self._lock(args.container):
+            await self._release(args.container, args.attempt)
+        return Nothing()
+
+    def _lock(self, container: ContainerId) -> asyncio.Lock:
+        lock = self._locks.get(container)
+        if lock is None:
+            lock = asyncio.Lock()
+            self._locks[container] = lock
+        return lock
+
+    # -- allocate
+
+    async def _allocate(self, tenant: TenantId, args: AllocateInterface) -> None:
+        networks = [await self._network(wish) for wish in args.networks]
+        name = naming.namespace(self._settings.tag, args.container)
+        with self._fabric.using(networks):
+            try:
+                async with TaskGroup() as tasks:
+                    tasks.create_task(self._timed("namespace", self._kernel.take_namespace(name)))
+                    claims = [
+                        tasks.create_task(
+                            self._timed("address", self._claim(tenant, args, wish, network))
+                        )
+                        for wish, network in zip(args.networks, networks, strict=True)
+                    ]
+                    for network in networks:
+                        tasks.create_task(self._timed("network", self._fabric.ensure(network)))
+            except ExceptionGroup as group:  # not except*: that would wrap what is raised here
+                raise _first(group) from None
+            records: list[AddressRecord] = [claim.result() for claim in claims]
+            await self._timed("plug", self._wiring.plug(args.container, networks, records))
+        endpoints = tuple(
+            Endpoint(
+                network=network.id,
+                network_name=wish.network_name,
+                address=record.address,
+                prefix_len=rules.prefix_len(network),
+                mac=record.mac,
+                gateway="" if network.is_internal else network.gateway,
+                interface=f"eth{number}",
+                aliases=wish.aliases,
+            )
+            for number, (wish, network, record) in enumerate(
+                zip(args.networks, networks, records, strict=True)
+            )
+        )
+        if args.ports and endpoints:
+            await self._timed(
+                "ports",
+                self._exposure.publish(
+                    tenant, args.container, args.attempt, endpoints[0].address, args.ports
+                ),
+            )
+        ready = InterfaceReady(
+            netns_path=str(self._kernel.namespaces.path(name)),
+            endpoints=endpoints,
+            dns_servers=tuple(network.gateway for network in networks[:1]),
+            sysfs_path=str(self._kernel.namespaces.sysfs(name) or ""),
+        )
+        known = self._allocated[args.container]
+        self._allocated[args.container] = replace(known, ready=ready)
+        ENDPOINTS.set(sum(len(each.ready.endpoints) for each in self._allocated.values()))
+
+    async def _timed(self, step: str, work: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return await work
+        finally:
+            ALLOCATE_STEP.labels(step).observe(time.perf_counter() - began)
+
+    async def _network(self, wish: InterfaceWish) -> NetworkRecord:
+        """A network's record; one that the mirror has not seen yet is read from the store."""
+        found = self._memory.networks.get(wish.network)
+        if found is None:
+            entry = await self._memory.networks.bucket.get(wish.network)
+            found = entry.value if entry is not None else None
+        if found is None:
+            raise NotFoundError(f"network {wish.network_name or wish.network} not found")
+        return found
+
+    async def _claim(
+        self,
+        tenant: TenantId,
+        args: AllocateInterface,
+        wish: InterfaceWish,
+        network: NetworkRecord,
+    ) -> AddressRecord:
+        """Claim an address and note it at once: should another step fail, it is given back."""
+        claim = await self._addresses.claim(tenant, args, wish, network)
+        known = self._allocated[args.container]
+        self._allocated[args.container] = replace(known, claims=(*known.claims, claim))
+        return claim.record
+
+    # -- release
+
+    async def _release(self, container: ContainerId, attempt: int) -> None:
+        known = self._allocated.get(container)
+        if known is not None and known.attempt > attempt:
+            return
+        await self._exposure.withdraw(
+            known.tenant if known is not None else None, container, attempt
+        )
+        await self._kernel.in_thread(
+            self._kernel.namespaces.remove, naming.namespace(self._settings.tag, container)
+        )
+        claims = {claim.key: claim for claim in self._addresses.mine(container, attempt)}
+        claims |= {claim.key: claim for claim in (known.claims if known is not None else ())}
+        for claim in claims.values():
+            await self._addresses.give_back(claim)
+        self._allocated.pop(container, None)
+        ENDPOINTS.set(sum(len(each.ready.endpoints) for each in self._allocated.values()))
+
+    # -- what is over
+
+    async def release_stale(self) -> None:
+        """Release what no attempt needs any more, as when the agent's own word for it was lost."""
+        memory = self._memory
+        addresses = {key: entry.value for key, entry in memory.addresses.entries.items()}
+        stale = wanted.stale_addresses(addresses, memory.records(), memory.seen(), self._me)
+        suspects = {
+            (each.tenant, each.container, each.attempt)
+            for each in (addresses[key] for key in stale)
+        }
+        suspects |= {
+            (each.tenant, container, each.attempt) for container, each in self._allocated.items()
+        }
+        for tenant, container, attempt in suspects:
+            if await memory.is_over(tenant, container, attempt):
+                REPAIRS.labels("address").inc()
+                async with self._lock(container):
+                    await self._release(container, attempt)
+        for container, each in list(self._allocated.items()):
+            # A crash between claim and plug leaves an address beside the one that was claimed anew.
+            kept = {claim.key for claim in each.claims}
+            if any(
+                claim.key not in kept for claim in self._addresses.mine(container, each.attempt)
+            ):
+                async with self._lock(container):
+                    await self._drop_strays(container)
+
+    async def _drop_strays(self, container: ContainerId) -> None:
+        each = self._allocated.get(container)
+        if each is None or not each.ready.netns_path:
+            return
+        kept = {claim.key for claim in each.claims}
+        for claim in self._addresses.mine(container, each.attempt):
+            if claim.key not in kept:
+                REPAIRS.labels("address").inc()
+                await self._addresses.give_back(claim)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
