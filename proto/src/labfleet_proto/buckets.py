@@ -9,6 +9,7 @@ from labfleet_proto.ids import ContainerId, Digest, HostId, NetworkId, TenantId
 from labfleet_proto.images import ManifestRecord, TagRecord
 from labfleet_proto.message import Message
 from labfleet_proto.networks import AddressRecord, NetworkNameRecord, NetworkRecord, SubnetClaim
+from labfleet_proto.tenants import CertificateRecord, TenantRecord, TokenRecord
 
 M = TypeVar("M", bound=Message)
 
@@ -34,6 +35,9 @@ ADDRESSES = BucketDef("addresses", AddressRecord)
 VOLUMES = BucketDef("volumes", VolumeRecord)
 TAGS = BucketDef("tags", TagRecord)
 MANIFESTS = BucketDef("manifests", ManifestRecord)
+TENANTS = BucketDef("tenants", TenantRecord)
+TOKENS = BucketDef("tokens", TokenRecord)
+CERTIFICATES = BucketDef("certificates", CertificateRecord)
 LEADERS = BucketDef("leaders", Lease, ttl_s=5)
 """Key `scheduler`: who is the active one."""
 

@@ -11,6 +11,7 @@ from labfleet_api.core.views import state_of
 from labfleet_api.service.application import application
 from labfleet_api.service.claims import Claims
 from labfleet_api.service.fleet import Fleet, Memory
+from labfleet_api.service.identities import Identities
 from labfleet_api.settings import Settings
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_chassis.tasks import TaskGroup
@@ -43,7 +44,8 @@ def listeners(settings: Settings) -> list[socket.socket]:
 async def count(fleet: Fleet) -> None:
     """Measure for ever."""
     while True:
-        states = [state_of(record, fleet.seen(record)) for record in fleet.records()]
+        every = fleet.memory.containers.values()
+        states = [state_of(record, fleet.seen(record)) for record in every]
         for state in _STATES:
             metrics.CONTAINERS.labels(state).set(states.count(state))
         await asyncio.sleep(_COUNT_EVERY_S)
@@ -55,11 +57,12 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     claims = await Claims.open(chassis, fleet)
     chassis.loop("count", lambda: count(fleet))
     chassis.loop("claims", claims.keep)
+    identities = await Identities.open(chassis)
     started = asyncio.Event()
     async with TaskGroup() as tasks:
         tasks.create_task(
             serve_http(
-                application(fleet),
+                application(fleet, identities),
                 listeners(settings),
                 chassis.stopping,
                 started,

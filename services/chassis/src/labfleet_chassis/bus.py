@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from labfleet_chassis import metrics
 from labfleet_chassis.answers import Answers
+from labfleet_chassis.caller import acting_for
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
 from labfleet_chassis.store import Bucket, Mirror, open_bucket, translated
@@ -218,7 +219,8 @@ class Bus:
             late = UnavailableError(f"{kind.name} on {job.subject}: taken up after its deadline")
             return JobReply(job=job.id, problem=late.to_problem())
         try:
-            result = await handler(job, args)
+            with acting_for(job.tenant):
+                result = await handler(job, args)
         except LabfleetError as exc:
             return JobReply(job=job.id, problem=exc.to_problem())
         except Exception as exc:  # noqa: BLE001 - the top of a job: answered, logged once

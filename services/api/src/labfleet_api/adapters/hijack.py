@@ -13,6 +13,7 @@ import httptools
 from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from labfleet_api.adapters import peer
 from labfleet_api.metrics import STREAMS
 from labfleet_chassis.tasks import TaskGroup
 
@@ -173,7 +174,11 @@ class HijackProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Offer the extension to the application."""
-        self.scope["extensions"] = {EXTENSION: self._hijack}  # type: ignore[dict-item]
+        offered: dict[str, Any] = {
+            EXTENSION: self._hijack,
+            peer.EXTENSION: peer.peer_of(self.transport),
+        }
+        self.scope["extensions"] = offered
         super().on_headers_complete()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]

@@ -120,11 +120,12 @@ POST /session
 _SWARM = ("/swarm", "/services", "/tasks", "/secrets", "/configs", "/nodes")
 
 
-def _pattern(path: str) -> re.Pattern[str]:
+def pattern_of(path: str) -> re.Pattern[str]:
+    """What requests of a route look like; an image's name may have slashes."""
     return re.compile(re.sub(r"\{\w+\}", ".+" if "{name}" in path else "[^/]+", path))
 
 
-_PATTERNS = [(method, path, _pattern(path)) for method, path in ENGINE_ROUTES]
+_PATTERNS = [(method, path, pattern_of(path)) for method, path in ENGINE_ROUTES]
 
 
 def refusal(method: str, path: str) -> tuple[int, str]:

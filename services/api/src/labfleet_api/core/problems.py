@@ -7,6 +7,7 @@ from labfleet_proto.errors import InvalidRequestError, LabfleetError
 _STATUS = {
     "invalid": 400,
     "command_not_runnable": 400,
+    "unauthorized": 401,
     "forbidden": 403,
     "not_found": 404,
     "conflict": 409,

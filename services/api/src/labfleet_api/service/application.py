@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 from labfleet_api.service import containers, images, places, streams, system
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Measured, Versions, install_errors
+from labfleet_api.service.identities import Identified, Identities
 from labfleet_api.service.life import Life
 from labfleet_api.service.networks import Networks
 
@@ -28,6 +29,6 @@ def routes(fleet: Fleet) -> FastAPI:
     return app
 
 
-def application(fleet: Fleet) -> ASGIApp:
+def application(fleet: Fleet, identities: Identities) -> ASGIApp:
     """The whole application."""
-    return Versions(Measured(routes(fleet)))
+    return Versions(Measured(Identified(routes(fleet), identities)))

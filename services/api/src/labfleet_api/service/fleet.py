@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from labfleet_api.core import lookup
 from labfleet_api.settings import Settings
+from labfleet_chassis.caller import caller_tenant
 from labfleet_chassis.data_port import ByteStream, dial
 from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import Bucket, Entry, Mirror
@@ -17,7 +18,7 @@ from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, 
 from labfleet_proto.errors import ConflictError, NotFoundError, StaleError, UnavailableError
 from labfleet_proto.events import FleetEvent
 from labfleet_proto.hosts import HostRecord, Lease
-from labfleet_proto.ids import OPERATORS, ContainerId, HostId, TenantId
+from labfleet_proto.ids import ContainerId, HostId, TenantId
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message
 from labfleet_proto.networks import NetworkNameRecord, NetworkRecord, SubnetClaim
@@ -77,7 +78,6 @@ class Fleet:
         self.settings = settings
         self.clock = chassis.clock
         self.bus = chassis.bus
-        self.tenant: TenantId = OPERATORS
         self._key = bytes.fromhex(settings.data_key.get_secret_value())
         self._watches: dict[ContainerId, set[Watch]] = {}
         self._told: dict[str, Observation] = {}
@@ -86,6 +86,11 @@ class Fleet:
         memory.containers.listen(self._on_record)
 
     # -- reading
+
+    @property
+    def tenant(self) -> TenantId:
+        """Whose request this is; in a loop only within `acting_for` (`labfleet_chassis.caller`)."""
+        return caller_tenant()
 
     def records(self) -> list[ContainerRecord]:
         """The tenant's containers, newest first."""

@@ -20,6 +20,7 @@ from labfleet_proto.errors import InvalidRequestError, LabfleetError
 API_VERSION = "1.50"
 LEAST_API_VERSION = "1.24"
 MOST_BODY = 4 << 20
+_CHALLENGE = 'Bearer realm="Labfleet"'
 _VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)")
 
 B = TypeVar("B", bound=BaseModel)
@@ -43,7 +44,7 @@ def problem(status: int, message: str) -> Response:
     if status == 304:
         return Response(status_code=status)
     # Of a body that is too large the rest was not read: the connection is of no more use.
-    headers = {"Connection": "close"} if status == 413 else {}
+    headers = {413: {"Connection": "close"}, 401: {"WWW-Authenticate": _CHALLENGE}}.get(status)
     return answer({"message": message}, status, headers)
 
 
