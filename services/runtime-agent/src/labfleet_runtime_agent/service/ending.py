@@ -1,0 +1,151 @@
+"""The end of an attempt, whoever caused it, and the end of a container."""
+
+import asyncio
+import contextlib
+import signal
+
+from labfleet_proto.containers import State
+from labfleet_proto.errors import InvalidRequestError
+from labfleet_proto.signals import number_of
+from labfleet_runtime_agent.adapters import conmon
+from labfleet_runtime_agent.adapters.processes import ProcessHandle, is_alive
+from labfleet_runtime_agent.service.launch import Launch
+from labfleet_runtime_agent.service.live import Live
+
+_EXIT_FILE_LIMIT_S = 5.0
+_UNKNOWN_CODE = 137
+
+
+def follow(live: Live) -> None:
+    """Watch the monitor and the container's first process."""
+    running = live.state.running
+    if running is None:
+        return
+    live.init = ProcessHandle(running.pid, running.started_ticks)
+    monitor = ProcessHandle(running.monitor_pid, running.monitor_started_ticks)
+    live.admission.spawn(_await_end(live, live.init, monitor, live.exited))
+
+
+async def _await_end(
+    live: Live, init: ProcessHandle, monitor: ProcessHandle, exited: asyncio.Event
+) -> None:
+    try:
+        await monitor.ended()
+        await init.ended()
+    finally:
+        monitor.close()
+    exited.set()
+    live.wake.set()
+
+
+async def finish(live: Live) -> None:
+    """The attempt is over: note its code, then take away what ran."""
+    tools = live.tools
+    code, finished_ns = await _exit_code(live)
+    if live.init is not None:
+        live.init.close()
+        live.init = None
+    oom = await asyncio.to_thread(tools.cgroups.was_oom_killed, live.record.id)
+    for one in live.execs.values():
+        one.exit_code = 137 if one.exit_code is None else one.exit_code
+    live.exited = asyncio.Event()
+    live.state.running = None
+    attempt = live.seen_attempt
+    await live.state.settle(
+        attempt,
+        State.EXITED,
+        exit_code=code,
+        finished_at_ns=finished_ns,
+        was_oom_killed=oom,
+        pid=0,
+        endpoints=(),
+    )
+    tools.log.info("container.exited", container=live.record.id, exit_code=code, oom=oom)
+    await tools.emit(live.record, "die", {"exitCode": str(code)})
+    if oom:
+        await tools.emit(live.record, "oom")
+    async with live.files:
+        await live.undo(Launch(tools, live.record), attempt)
+
+
+async def _exit_code(live: Live) -> tuple[int, int]:
+    """The code that the monitor wrote; 137 if it was killed before it could."""
+    clock, running = live.tools.clock, live.state.running
+    end_s = clock.monotonic_s() + _EXIT_FILE_LIMIT_S
+    while True:
+        found = conmon.exit_code(live.bundle, live.record.id)
+        if found is not None:
+            return found
+        is_watched = running is not None and is_alive(
+            running.monitor_pid, running.monitor_started_ticks
+        )
+        if not is_watched or clock.monotonic_s() > end_s:
+            return _UNKNOWN_CODE, clock.now_ns()
+        await asyncio.sleep(0.01)
+
+
+async def stop(live: Live, name: str, grace_s: int) -> None:
+    """Ask it to end, and kill it after its grace; returns early when a newer record comes."""
+    init = live.init
+    if init is None:
+        await finish(live)
+        return
+    generation = live.record.generation
+    live.state.advance(live.seen_attempt, State.STOPPING)
+    init.send(_signal_number(name))
+    if not await _ends_within(live, grace_s, generation):
+        if live.record.generation != generation:
+            return  # decide again
+        init.send(signal.SIGKILL)
+        await live.exited.wait()
+    await finish(live)
+    await live.tools.emit(live.record, "stop")
+
+
+async def _ends_within(live: Live, limit_s: int, generation: int) -> bool:
+    """Wait for the end; False after the limit, or at once when a newer record comes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while not live.exited.is_set() and live.record.generation == generation:
+                await live.wake.wait()
+                live.wake.clear()
+    return live.exited.is_set()
+
+
+async def settle(live: Live, reason: str, code: int) -> None:
+    """An attempt that was called off before it ran: nothing of it stays."""
+    attempt = live.record.attempt
+    if live.has_leftovers:
+        await live.undo(Launch(live.tools, live.record), attempt)
+    live.state.running = None
+    live.drop_attachments()
+    now = live.tools.clock.now_ns()
+    await live.state.settle(
+        attempt, State.EXITED, exit_code=code, error=reason, pid=0, finished_at_ns=now
+    )
+
+
+async def remove(live: Live, *, with_volumes: bool) -> None:
+    """Take away everything; the ledger keeps only that it is removed, until the record is gone."""
+    tools, record = live.tools, live.record
+    attempt = max(record.attempt, live.seen_attempt)
+    async with live.files:
+        await Launch(tools, record).undo(attempt)
+        await tools.files.snapshots.discard(record.id)
+        await asyncio.to_thread(live.log_file.unlink, missing_ok=True)
+    if with_volumes:
+        for mount in record.spec.mounts:
+            if mount.is_anonymous:
+                await tools.files.volumes.remove(record.tenant, mount.volume)
+    live.state.release_uids()
+    live.drop_attachments()
+    await live.state.settle(live.seen_attempt, State.REMOVED, pid=0)
+    await tools.emit(record, "destroy")
+
+
+def _signal_number(name: str) -> int:
+    """Number of a signal's name; SIGTERM for one that this host does not know."""
+    try:
+        return number_of(name)
+    except InvalidRequestError:
+        return signal.SIGTERM

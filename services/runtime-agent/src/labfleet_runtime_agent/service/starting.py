@@ -1,0 +1,114 @@
+"""An attempt of a container from its beginning until its command runs, or why it could not."""
+
+import asyncio
+import time
+
+from labfleet_proto.containers import State
+from labfleet_proto.errors import (
+    CommandNotRunnableError,
+    InternalError,
+    LabfleetError,
+    UnavailableError,
+)
+from labfleet_runtime_agent.metrics import STARTS
+from labfleet_runtime_agent.service import ending
+from labfleet_runtime_agent.service.launch import Launch
+from labfleet_runtime_agent.service.live import Live
+
+
+class Starter:
+    """Starts one container; it knows how long an attempt was tried already."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._tried: tuple[int, float] | None = None
+
+    async def start(self, attempt: int) -> None:
+        """Run an attempt. The record may change meanwhile: the attempt is the one of its beginning.
+
+        Raises UnavailableError to be called again.
+        """
+        live = self._live
+        record = live.record
+        launch = Launch(live.tools, record)
+        try:
+            base = await live.state.uid_base()
+            async with live.tools.start_slots, live.files:
+                live.admission.admit(record)
+                if not (live.state.is_in(State.CREATED) and live.seen_attempt == attempt):
+                    # Counted from here on, whatever becomes of its goal while it is on its way.
+                    live.state.advance(attempt, State.PREPARING)
+                await self._launch(launch, attempt, base)
+        except (LabfleetError, OSError) as exc:
+            await live.undo(launch, attempt)
+            if isinstance(exc, UnavailableError) and not self._has_tried_enough(attempt):
+                raise
+            error = InternalError(f"start: {exc}") if isinstance(exc, OSError) else exc
+            await self._failed(attempt, error)
+
+    def _has_tried_enough(self, attempt: int) -> bool:
+        tools = self._live.tools
+        now_s = tools.clock.monotonic_s()
+        if self._tried is None or self._tried[0] != attempt:
+            self._tried = (attempt, now_s)
+        return now_s - self._tried[1] > tools.settings.start_limit_s
+
+    async def _launch(self, launch: Launch, attempt: int, base: int) -> None:
+        live = self._live
+        tools = live.tools
+        began = time.perf_counter()
+        if live.has_leftovers:
+            await launch.undo(attempt)
+        launched = await launch.create(base)
+        live.state.running = launched.running
+        live.exited = asyncio.Event()
+        live.state.advance(
+            attempt,
+            State.CREATED,
+            pid=launched.running.pid,
+            exit_code=None,
+            endpoints=launched.interface.endpoints,
+            started_at_ns=tools.clock.now_ns(),
+            error="",
+            error_code="",
+        )
+        # How to find the processes again, and when they began, before the command runs.
+        live.state.note()
+        live.connect_attachments()
+        step = time.perf_counter()
+        await tools.runtime.start(live.record.id)
+        steps_s = launched.steps_s
+        steps_s["start"] = round(time.perf_counter() - step, 6)
+        steps_s["total"] = round(time.perf_counter() - began, 6)
+        live.state.advance(attempt, State.RUNNING, steps_s=steps_s)
+        live.state.publish()
+        ending.follow(live)
+        STARTS.labels("ok").inc()
+        await tools.emit(live.record, "start")
+        tools.log.info("container.started", container=live.record.id, steps_s=steps_s)
+
+    async def _failed(self, attempt: int, error: LabfleetError) -> None:
+        live = self._live
+        STARTS.labels("failed").inc()
+        live.tools.log.warning("container.failed", container=live.record.id, error=error.message)
+        live.drop_attachments()
+        live.waiters.fail(error)
+        live.state.running = None
+        await live.state.settle(
+            attempt,
+            State.EXITED,
+            exit_code=_command_code(error),
+            error=error.message,
+            error_code=error.code,
+            pid=0,
+            started_at_ns=0,
+            finished_at_ns=live.tools.clock.now_ns(),
+            endpoints=(),
+        )
+
+
+def _command_code(error: LabfleetError) -> int:
+    """Exit code of a start that failed: 126 and 127 as a shell's, else docker's 128."""
+    if not isinstance(error, CommandNotRunnableError):
+        return 128
+    return 126 if "permission denied" in error.message else 127
