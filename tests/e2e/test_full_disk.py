@@ -75,7 +75,7 @@ def _fresh_image(fleet: Fleet, tmp_path: Path, name: str) -> None:
         member.size = len(data)
         archive.addfile(member, io.BytesIO(data))
     plan = ImagePlan(name, ("latest",), ("/fresh",), "2026-01-01T00:00:00Z", "test")
-    push(plan, tar, f"http://{fleet.plan.registry}", lambda _text: None)
+    push(plan, tar, fleet.plan.registry_url, lambda _text: None)
 
 
 def test_a_full_host_is_not_chosen_and_says_why(fleet: Fleet) -> None:
@@ -168,4 +168,4 @@ def test_a_store_that_fills_up_during_an_upload_keeps_nothing(fleet: Fleet, meth
 
 
 def _send(fleet: Fleet, method: str, path: str, data: bytes = b"") -> httpx.Response:
-    return httpx.request(method, f"http://{fleet.plan.registry}{path}", content=data, timeout=30)
+    return httpx.request(method, f"{fleet.plan.registry_url}{path}", content=data, timeout=30)

@@ -6,8 +6,6 @@ import re
 import secrets
 import shutil
 import subprocess
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import httpx
@@ -33,33 +31,27 @@ def test_images_pull_inspect_tag_remove(fleet: Fleet) -> None:
 def test_skopeo_copies_out_and_in(fleet: Fleet, tmp_path: Path) -> None:
     store = fleet.plan.registry
     layout = f"oci:{tmp_path}/layout:busybox"
-    _run("skopeo", "copy", "--src-tls-verify=false", f"docker://{store}/busybox:latest", layout)
-    _run("skopeo", "copy", "--dest-tls-verify=false", layout, f"docker://{store}/copied/box:v2")
-    _run("skopeo", "copy", "--dest-tls-verify=false", "--format", "v2s2", layout,
+    _skopeo(fleet, "copy", "--src-tls-verify=false", f"docker://{store}/busybox:latest", layout)
+    _skopeo(fleet, "copy", "--dest-tls-verify=false", layout, f"docker://{store}/copied/box:v2")
+    _skopeo(fleet, "copy", "--dest-tls-verify=false", "--format", "v2s2", layout,
          f"docker://{store}/copied/schema2:v2")  # fmt: skip
-    tags = json.loads(_run("skopeo", "list-tags", "--tls-verify=false",
+    tags = json.loads(_skopeo(fleet, "list-tags", "--tls-verify=false",
                            f"docker://{store}/copied/box"))  # fmt: skip
     assert tags["Tags"] == ["v2"]
     for name in ("copied/box:v2", "copied/schema2:v2"):
         assert fleet.docker("run", "--rm", name, "echo", "ok").out == "ok"
     fleet.docker("rmi", "copied/schema2:v2")
-    _run("skopeo", "delete", "--tls-verify=false", f"docker://{store}/copied/box:v2")
+    _skopeo(fleet, "delete", "--tls-verify=false", f"docker://{store}/copied/box:v2")
     assert "No such image" in fleet.docker("run", "copied/box:v2", code=125).err
 
 
 def test_an_upload_with_a_wrong_digest_is_refused(fleet: Fleet) -> None:
-    base = f"http://{fleet.plan.registry}"
-    begin = urllib.request.Request(f"{base}/v2/bad/blobs/uploads/", method="POST")
-    with urllib.request.urlopen(begin) as answer:
-        location = answer.headers["Location"]
-    wrong = "sha256:" + "0" * 64
-    finish = urllib.request.Request(
-        f"{base}{location}?digest={wrong}", data=b"other bytes", method="PUT"
-    )
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(finish)
-    assert caught.value.code == 400
-    assert json.loads(caught.value.read())["errors"][0]["code"] == "DIGEST_INVALID"
+    with httpx.Client(base_url=fleet.plan.registry_url) as client:
+        location = client.post("/v2/bad/blobs/uploads/").headers["Location"]
+        wrong = "sha256:" + "0" * 64
+        answer = client.put(location, params={"digest": wrong}, content=b"other bytes")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["code"] == "DIGEST_INVALID"
 
 
 def test_tag_history_push_remove(fleet: Fleet) -> None:
@@ -96,7 +88,7 @@ def _layer() -> tuple[bytes, str]:
 
 def test_a_blob_comes_in_chunks_and_is_mounted_elsewhere(fleet: Fleet) -> None:
     data, digest = _layer()
-    with httpx.Client(base_url=f"http://{fleet.plan.registry}") as client:
+    with httpx.Client(base_url=fleet.plan.registry_url) as client:
         begun = client.post("/v2/first/blobs/uploads/")
         assert begun.status_code == 202
         where = begun.headers["Location"]
@@ -124,7 +116,7 @@ def test_a_manifest_whose_layers_are_not_there_is_refused(fleet: Fleet) -> None:
     kind = "application/vnd.oci.image.manifest.v1+json"
     part = {"mediaType": "application/octet-stream", "digest": digest, "size": 3}
     body = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": part, "layers": [part]})
-    url = f"http://{fleet.plan.registry}/v2/hollow/manifests/latest"
+    url = f"{fleet.plan.registry_url}/v2/hollow/manifests/latest"
     answer = httpx.put(url, content=body, headers={"Content-Type": kind})
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["code"] == "MANIFEST_BLOB_UNKNOWN"
@@ -134,14 +126,14 @@ def test_a_manifest_whose_layers_are_not_there_is_refused(fleet: Fleet) -> None:
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="no skopeo")
 def test_skopeo_pulls_by_digest_and_converts(fleet: Fleet, tmp_path: Path) -> None:
     source = f"docker://{fleet.plan.registry}/busybox"
-    raw = _run("skopeo", "inspect", "--raw", "--tls-verify=false", source)
+    raw = _skopeo(fleet, "inspect", "--raw", "--tls-verify=false", source)
     digest = f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}"
-    _run("skopeo", "copy", "--src-tls-verify=false", f"{source}@{digest}", f"dir:{tmp_path}/dir")
+    _skopeo(fleet, "copy", "--src-tls-verify=false", f"{source}@{digest}", f"dir:{tmp_path}/dir")
     for number, kind in enumerate(("oci", "v2s2")):
         name = f"converted/kind{number}:latest"
-        _run("skopeo", "copy", "--dest-tls-verify=false", "--format", kind, f"dir:{tmp_path}/dir",
+        _skopeo(fleet, "copy", "--dest-tls-verify=false", "--format", kind, f"dir:{tmp_path}/dir",
              f"docker://{fleet.plan.registry}/{name}")  # fmt: skip
-        about = json.loads(_run("skopeo", "inspect", "--raw", "--tls-verify=false",
+        about = json.loads(_skopeo(fleet, "inspect", "--raw", "--tls-verify=false",
                                 f"docker://{fleet.plan.registry}/{name}"))  # fmt: skip
         wanted = (
             "vnd.docker.distribution.manifest.v2" if kind == "v2s2" else "vnd.oci.image.manifest"
@@ -151,8 +143,16 @@ def test_skopeo_pulls_by_digest_and_converts(fleet: Fleet, tmp_path: Path) -> No
         fleet.docker("rmi", name)
 
 
-def _run(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+def _skopeo(fleet: Fleet, *words: str) -> str:
+    login = f"operators:{fleet.plan.fleet_secret}"
+    command = ["skopeo", *words]
+    if words[0] == "copy":
+        for side in ("src", "dest"):
+            if f"--{side}-tls-verify=false" in words:
+                command[2:2] = [f"--{side}-creds", login]
+    else:
+        command[2:2] = ["--creds", login]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

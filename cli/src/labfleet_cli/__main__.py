@@ -84,7 +84,7 @@ def up(
     with DockerApi(plan.socket) as api:
         if not any("busybox:latest" in row["RepoTags"] for row in api.get("/images/json")):
             _say("making the image busybox from this machine's own package")
-            images.bootstrap("busybox", f"http://{plan.registry}", lambda _text: None)
+            images.bootstrap("busybox", plan.registry_url, lambda _text: None)
         if is_new:
             said = api.run("busybox", ["sh", "-c", "echo hello from $(hostname)"]).strip()
             _say(f"a first container says: {said}")
@@ -250,7 +250,7 @@ def image_bootstrap(
     plan = _plan(name)
     for known in images.DISTRIBUTIONS:
         if known == distribution:
-            images.bootstrap(known, f"http://{plan.registry}", _say)
+            images.bootstrap(known, plan.registry_url, _say)
             return
     raise MachineError(f"{distribution}: known are {', '.join(images.DISTRIBUTIONS)}")
 

@@ -12,6 +12,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labfleet_proto.ids import OPERATORS
+from labfleet_proto.tenants import fleet_secret
+
 DEFAULT_FLEET = "labfleet"
 DEFAULT_PORT_BASE = 7400
 MOST_HOSTS = 12
@@ -128,6 +131,16 @@ class FleetPlan:
         return f"127.0.0.1:{self.registry_port}"
 
     @property
+    def fleet_secret(self) -> str:
+        """Password of the fleet's own programs at the image store."""
+        return fleet_secret(self.choices.data_key)
+
+    @property
+    def registry_url(self) -> str:
+        """Where an operator's program reaches the image store, with its name and password."""
+        return f"http://{OPERATORS}:{self.fleet_secret}@{self.registry}"
+
+    @property
     def socket(self) -> Path:
         """Socket of the Docker API."""
         return self.run_dir / "docker.sock"
@@ -171,6 +184,7 @@ class FleetPlan:
                 base + 12,
                 {
                     "STATE_DIR": str(self.state_dir / "images"),
+                    "FLEET_SECRET": self.fleet_secret,
                     "LISTEN": f"{self.registry},{self.gateway}:{self.registry_port}",
                     "REGISTRY": ",".join(
                         f"{name}:{self.registry_port}"
@@ -241,6 +255,7 @@ class FleetPlan:
                 **directories,
                 "DATA_PORT": str(base + 40),
                 "DATA_KEY": self.choices.data_key,
+                "FLEET_SECRET": self.fleet_secret,
                 "REGISTRY_URL": f"http://{self.gateway}:{self.registry_port}",
                 "MEMORY_BYTES": str(self.memory_share_bytes),
                 "RESERVE_MEMORY_BYTES": "0",

@@ -2,9 +2,40 @@
 
 from pydantic import JsonValue
 
-from labfleet_proto.ids import Digest, TenantId
+from labfleet_proto.ids import OPERATORS, Digest, TenantId
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message, Nothing
+
+
+def own_repository(tenant: TenantId, name: str) -> str:
+    """The repository that a tenant means by a name; no client can write one that begins with `_`."""
+    return name if tenant == OPERATORS else f"_{tenant}/{name}"
+
+
+def familiar_repository(repository: str) -> str:
+    """A repository's name as its owner wrote it."""
+    return repository.partition("/")[2] if repository.startswith("_") else repository
+
+
+def owner_of(repository: str) -> TenantId:
+    """Whose repository it is."""
+    return TenantId(repository[1:].partition("/")[0]) if repository.startswith("_") else OPERATORS
+
+
+def is_shared(repository: str) -> bool:
+    """Whether every tenant may read it: the operators' names without a slash (docker's `library/`)."""
+    return "/" not in repository
+
+
+def may_read(tenant: TenantId, repository: str) -> bool:
+    """Whether a tenant may see what is in a repository."""
+    return owner_of(repository) == tenant or is_shared(repository)
+
+
+def readable_as(tenant: TenantId, name: str) -> tuple[str, ...]:
+    """The repositories that a name may mean to a tenant when reading, best first."""
+    own = own_repository(tenant, name)
+    return (own, name) if own != name and is_shared(name) else (own,)
 
 
 class LayerRef(Message):
@@ -26,7 +57,7 @@ class ImagePin(Message):
     image_id: Digest
     """Digest of the config blob: docker's image id."""
     repository: str
-    """A repository through which the blobs can be read."""
+    """The store's own name of a repository through which the blobs can be read (`own_repository`)."""
     manifest_digest: Digest
     layers: tuple[LayerRef, ...]
 

@@ -14,6 +14,8 @@ from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import OPERATORS, TenantId
 from labfleet_proto.message import Message
 
+FLEET_USER = "_fleet"
+"""User by which the fleet's services name the store's repositories by its own names."""
 TENANT_RULE = "[a-z0-9][a-z0-9-]{0,38}"
 _TENANT = re.compile(TENANT_RULE)
 _TOKEN = re.compile(r"lft_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{48})")
@@ -130,6 +132,9 @@ def is_over(record: TokenRecord | CertificateRecord, now_ns: int) -> bool:
     return bool(record.expires_at_ns) and now_ns >= record.expires_at_ns
 
 
-def fleet_secret(data_key: bytes) -> str:
-    """The fleet's own password at its image store, which agents and the operator's command line use."""
-    return hmac.digest(data_key, b"labfleet image store", hashlib.sha256).hex()
+def fleet_secret(data_key: str) -> str:
+    """The fleet's own password at its image store.
+
+    Whoever has it says with the user whom it acts for: a tenant, the operators, or `FLEET_USER`.
+    """
+    return hmac.digest(data_key.encode(), b"labfleet image store", hashlib.sha256).hex()

@@ -11,8 +11,8 @@ from labfleet_api.core.views import state_of
 from labfleet_api.service.application import application
 from labfleet_api.service.claims import Claims
 from labfleet_api.service.fleet import Fleet, Memory
-from labfleet_api.service.identities import Identities
 from labfleet_api.settings import Settings
+from labfleet_chassis.credentials import Credentials
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
@@ -57,12 +57,12 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     claims = await Claims.open(chassis, fleet)
     chassis.loop("count", lambda: count(fleet))
     chassis.loop("claims", claims.keep)
-    identities = await Identities.open(chassis)
+    credentials = await Credentials.open(chassis)
     started = asyncio.Event()
     async with TaskGroup() as tasks:
         tasks.create_task(
             serve_http(
-                application(fleet, identities),
+                application(fleet, credentials),
                 listeners(settings),
                 chassis.stopping,
                 started,

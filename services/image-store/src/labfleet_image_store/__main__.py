@@ -3,12 +3,14 @@
 import asyncio
 import socket
 
+from labfleet_chassis.credentials import Credentials
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.service.catalogue import Catalogue
+from labfleet_image_store.service.door import Door
 from labfleet_image_store.service.registry import Registry
 from labfleet_image_store.settings import Settings
 from labfleet_proto import images
@@ -88,13 +90,14 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     catalogue = Catalogue(
         files, await chassis.mirror(TAGS), await chassis.mirror(MANIFESTS), chassis.clock, domains
     )
+    door = Door(await Credentials.open(chassis), settings.fleet_secret.get_secret_value())
     await serve_jobs(chassis, catalogue)
     chassis.loop("sweep", lambda: sweep(files))
     started = asyncio.Event()
     async with TaskGroup() as tasks:
         tasks.create_task(
             serve_http(
-                Registry(files, catalogue, chassis.log),
+                Registry(files, catalogue, door, chassis.log),
                 listeners(settings.listen),
                 chassis.stopping,
                 started,

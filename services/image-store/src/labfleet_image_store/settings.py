@@ -1,5 +1,6 @@
 """Settings of the image store, from `LABFLEET_IMAGE_STORE_*`."""
 
+from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from labfleet_chassis.settings import ServiceSettings
@@ -12,6 +13,8 @@ class Settings(ServiceSettings):
         env_prefix="LABFLEET_IMAGE_STORE_", frozen=True, extra="ignore"
     )
 
+    fleet_secret: SecretStr
+    """Password of the fleet's own services (`labfleet_proto.tenants.fleet_secret`)."""
     listen: str = "127.0.0.1:7402"
     """Comma separated `host:port`."""
     registry: str = "127.0.0.1:7402,localhost:7402"

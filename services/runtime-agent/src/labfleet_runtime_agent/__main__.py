@@ -65,7 +65,12 @@ async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Too
         cgroups=cgroups.detect(settings.cgroup_parent),
         group_lock=GroupLock(own_group()),
         files=Files(
-            LayerStore(settings.state_dir, settings.registry_url, chassis.log),
+            LayerStore(
+                settings.state_dir,
+                settings.registry_url,
+                settings.fleet_secret.get_secret_value(),
+                chassis.log,
+            ),
             Snapshots(settings.state_dir, settings.run_dir),
             UidSlots(settings.uid_base, settings.uid_slots),
             VolumeStore(settings.state_dir),

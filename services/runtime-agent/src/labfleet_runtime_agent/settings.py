@@ -20,6 +20,8 @@ class Settings(ServiceSettings):
     data_key: SecretStr
     """Hex; signs the tickets of the data port."""
     registry_url: str = "http://127.0.0.1:7402"
+    fleet_secret: SecretStr = SecretStr("")
+    """Password of the fleet's own services at the image store."""
     memory_bytes: int = Field(default=0, ge=0)
     """Share of the machine's memory; 0 means all of it."""
     cpus: float = Field(default=0, ge=0)

@@ -6,9 +6,10 @@ from starlette.types import ASGIApp
 from labfleet_api.service import containers, images, places, streams, system
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Measured, Versions, install_errors
-from labfleet_api.service.identities import Identified, Identities
+from labfleet_api.service.identities import Identified
 from labfleet_api.service.life import Life
 from labfleet_api.service.networks import Networks
+from labfleet_chassis.credentials import Credentials
 
 
 def routes(fleet: Fleet) -> FastAPI:
@@ -29,6 +30,6 @@ def routes(fleet: Fleet) -> FastAPI:
     return app
 
 
-def application(fleet: Fleet, identities: Identities) -> ASGIApp:
+def application(fleet: Fleet, credentials: Credentials) -> ASGIApp:
     """The whole application."""
-    return Versions(Measured(Identified(routes(fleet), identities)))
+    return Versions(Measured(Identified(routes(fleet), credentials)))

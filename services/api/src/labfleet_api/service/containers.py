@@ -17,6 +17,7 @@ from labfleet_api.service.http import answer, flag, number, read_body
 from labfleet_api.service.life import Life, StopWish
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import ConflictError, InvalidRequestError, LabfleetError
+from labfleet_proto.images import familiar_repository
 from labfleet_proto.runtime import RESIZE, STATS, TOP, ContainerRef, Resize, Top
 
 _FILTERS = frozenset(
@@ -194,7 +195,8 @@ def _matches(fleet: Fleet, record: ContainerRecord, wanted: Filters) -> bool:
     spec = record.spec
     code = str(seen.exit_code) if seen is not None and seen.exit_code is not None else ""
     image = record.image
-    names = (image.reference, image.image_id, image.repository, f"{image.repository}:latest")
+    repository = familiar_repository(image.repository)
+    names = (image.reference, image.image_id, repository, f"{repository}:latest")
     state = views.state_of(record, seen)
     checks: dict[str, Callable[[str], bool]] = {
         "id": record.id.startswith,

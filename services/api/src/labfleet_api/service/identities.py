@@ -1,8 +1,4 @@
-"""Who calls: tokens, client certificates and the local socket, looked up in mirrors."""
-
-import base64
-import binascii
-from dataclasses import dataclass
+"""Who calls, and whether they may: the wrapper before all routes."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,13 +8,11 @@ from labfleet_api.core.access import UnauthorizedError, check
 from labfleet_api.core.problems import status_of
 from labfleet_api.service.http import problem
 from labfleet_chassis.caller import acting_for
-from labfleet_chassis.clock import Clock
-from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Mirror
-from labfleet_proto import buckets, tenants
+from labfleet_chassis.credentials import Credentials, split_authorization
+from labfleet_proto import tenants
 from labfleet_proto.errors import ForbiddenError, LabfleetError
 from labfleet_proto.ids import OPERATORS, TenantId
-from labfleet_proto.tenants import CertificateRecord, Identity, TenantRecord, TokenRecord
+from labfleet_proto.tenants import Identity
 
 ACT_FOR = "labfleet-tenant"
 """Header by which an operator acts for a tenant."""
@@ -29,100 +23,46 @@ _NOBODY = (
 )
 
 
-@dataclass(frozen=True)
-class Identities:
-    """Credentials as the fleet's memory has them; what is revoked there is refused at once."""
+def caller_of(credentials: Credentials, peer: Peer | None, headers: Headers) -> Identity:
+    """Whose request this is: the token says it, else the certificate, else the local socket.
 
-    tenants: Mirror[TenantRecord]
-    tokens: Mirror[TokenRecord]
-    certificates: Mirror[CertificateRecord]
-    clock: Clock
+    Raises UnauthorizedError, ForbiddenError (acting for another without leave).
+    """
+    caller = _bearer(credentials, peer, headers.get("authorization", ""))
+    wanted = headers.get(ACT_FOR)
+    if wanted is None or wanted == caller.tenant:
+        return caller
+    if tenants.Scope.ADMIN not in caller.scopes:
+        raise ForbiddenError(f"authorization denied: header {ACT_FOR} is for operators")
+    if not credentials.is_there(TenantId(wanted)):
+        raise ForbiddenError(f"header {ACT_FOR}: there is no tenant {wanted!r}")
+    return Identity(TenantId(wanted), caller.scopes)
 
-    @classmethod
-    async def open(cls, chassis: Chassis) -> "Identities":
-        """Mirror the buckets of credentials."""
-        return cls(
-            await chassis.mirror(buckets.TENANTS),
-            await chassis.mirror(buckets.TOKENS),
-            await chassis.mirror(buckets.CERTIFICATES),
-            chassis.clock,
-        )
 
-    def of_request(self, peer: Peer | None, headers: Headers) -> Identity:
-        """Whose request this is: the token says it, else the certificate, else the local socket.
-
-        Raises UnauthorizedError, ForbiddenError (acting for another without leave).
-        """
-        caller = self._caller(peer, headers.get("authorization", ""))
-        wanted = headers.get(ACT_FOR)
-        if wanted is None or wanted == caller.tenant:
-            return caller
-        if tenants.Scope.ADMIN not in caller.scopes:
-            raise ForbiddenError(f"authorization denied: header {ACT_FOR} is for operators")
-        if not self._is_there(TenantId(wanted)):
-            raise ForbiddenError(f"header {ACT_FOR}: there is no tenant {wanted!r}")
-        return Identity(TenantId(wanted), caller.scopes)
-
-    def of_token(self, text: str) -> Identity | None:
-        """Whose token it is; None if it is not good."""
-        parts = tenants.split_token(text)
-        record = self.tokens.get(parts[0]) if parts else None
-        if parts is None or record is None:
-            return None
-        if not tenants.is_genuine(record, parts[1], self.clock.now_ns()):
-            return None
-        return self._identity(record)
-
-    def _caller(self, peer: Peer | None, authorization: str) -> Identity:
-        if authorization:
-            found = self.of_token(_token_in(authorization))
-            if found is None:
-                raise UnauthorizedError("the token is not known, has expired or was revoked")
-            return found
-        if peer is not None and peer.fingerprint is not None:
-            return self._of_certificate(peer.fingerprint)
-        if peer is not None and peer.is_local:
-            return _OPERATOR
-        raise UnauthorizedError(_NOBODY)
-
-    def _of_certificate(self, fingerprint: str) -> Identity:
-        record = self.certificates.get(fingerprint)
-        found = None
-        if record is not None and not tenants.is_over(record, self.clock.now_ns()):
-            found = self._identity(record)
+def _bearer(credentials: Credentials, peer: Peer | None, authorization: str) -> Identity:
+    if authorization:
+        found = credentials.of_token(split_authorization(authorization)[1])
         if found is None:
-            raise UnauthorizedError("the client certificate has expired or was revoked")
+            raise UnauthorizedError("the token is not known, has expired or was revoked")
         return found
-
-    def _identity(self, record: TokenRecord | CertificateRecord) -> Identity | None:
-        if not self._is_there(record.tenant):
-            return None
-        return Identity(record.tenant, frozenset(record.scopes))
-
-    def _is_there(self, tenant: TenantId) -> bool:
-        known = self.tenants.get(tenant)
-        return tenant == OPERATORS or (known is not None and not known.is_leaving)
-
-
-def _token_in(authorization: str) -> str:
-    """The token of a Bearer or, for clients that know nothing else, Basic header."""
-    kind, _, value = authorization.partition(" ")
-    if kind.lower() == "bearer":
-        return value.strip()
-    if kind.lower() == "basic":
-        try:
-            return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
-            return ""
-    return ""
+    if peer is not None and peer.fingerprint is not None:
+        found = credentials.of_certificate(peer.fingerprint)
+        if found is None:
+            raise UnauthorizedError(
+                "the client certificate is not known, has expired or was revoked"
+            )
+        return found
+    if peer is not None and peer.is_local:
+        return _OPERATOR
+    raise UnauthorizedError(_NOBODY)
 
 
 class Identified:
     """Serves each request for its caller's tenant, or refuses it; a pure ASGI wrapper."""
 
-    def __init__(self, app: ASGIApp, identities: Identities) -> None:
+    def __init__(self, app: ASGIApp, credentials: Credentials) -> None:
         self._app = app
-        self._identities = identities
+        self._credentials = credentials
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find the caller, check the scope, and go on."""
@@ -130,7 +70,7 @@ class Identified:
             return
         peer = scope.get("extensions", {}).get(EXTENSION)
         try:
-            caller = self._identities.of_request(peer, Headers(scope=scope))
+            caller = caller_of(self._credentials, peer, Headers(scope=scope))
             check(caller, scope["method"], scope["path"])
         except LabfleetError as exc:
             await problem(status_of(exc), exc.message)(scope, receive, send)

@@ -23,6 +23,7 @@ from labfleet_proto.images import (
     ImageSummary,
     RemoveImage,
     TagImage,
+    familiar_repository,
 )
 from labfleet_proto.message import Nothing
 
@@ -68,7 +69,7 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         short = shown.partition("@")[0].rpartition(":")
         lines: list[dict[str, Any]] = [
             {
-                "status": f"Pulling from {image.pin.repository}",
+                "status": f"Pulling from {familiar_repository(image.pin.repository)}",
                 "id": short[2] if short[0] and "/" not in short[2] else "latest",
             },
             *(

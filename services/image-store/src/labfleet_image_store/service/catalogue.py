@@ -1,18 +1,23 @@
 """What exists: tags and manifests in the fleet's memory, their bytes in files."""
 
 import json
-from datetime import datetime
 from typing import Any
 
+from labfleet_chassis.caller import caller_tenant
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.store import ExistsError, Mirror
 from labfleet_image_store.adapters.blob_files import BlobFiles
-from labfleet_image_store.core import manifests, references
+from labfleet_image_store.core import manifests, naming, references
 from labfleet_image_store.core.manifests import INDEX_TYPES, Manifest
 from labfleet_image_store.core.references import Reference
 from labfleet_proto.buckets import manifest_key, tag_key
-from labfleet_proto.errors import ConflictError, InvalidRequestError, NotFoundError
-from labfleet_proto.ids import OPERATORS, Digest
+from labfleet_proto.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from labfleet_proto.ids import Digest
 from labfleet_proto.images import (
     ImageDetail,
     ImagePin,
@@ -20,6 +25,11 @@ from labfleet_proto.images import (
     ImageSummary,
     ManifestRecord,
     TagRecord,
+    familiar_repository,
+    may_read,
+    own_repository,
+    owner_of,
+    readable_as,
 )
 
 _MOST_CONFIG_BYTES = 900 << 10
@@ -27,7 +37,10 @@ _ARCHITECTURE = "amd64"
 
 
 class Catalogue:
-    """Images by name, digest and id."""
+    """Images by name, digest and id, as the caller's tenant sees them (`labfleet_chassis.caller`).
+
+    Repositories are the store's own names; `ImageDetail`, `ImageSummary` and errors show familiar ones.
+    """
 
     def __init__(
         self,
@@ -60,11 +73,11 @@ class Catalogue:
         if not references.is_digest(reference):
             tag = self.tags.get(tag_key(repository, reference))
             if tag is None:
-                raise NotFoundError(f"{repository}:{reference} is not known")
+                raise NotFoundError(f"{familiar_repository(repository)}:{reference} is not known")
             digest = tag.manifest_digest
         found = self.manifests.get(manifest_key(repository, Digest(digest)))
         if found is None:
-            raise NotFoundError(f"{repository}@{digest} is not known")
+            raise NotFoundError(f"{familiar_repository(repository)}@{digest} is not known")
         return found
 
     async def put_manifest(
@@ -72,15 +85,18 @@ class Catalogue:
     ) -> tuple[Digest, Manifest]:
         """Store a manifest, and its tag if `reference` is one.
 
+        Blobs that the caller may read under the same name from a shared repository are referred to.
         Raises InvalidRequestError, NotFoundError when a blob of it is not in the repository.
         """
         manifest = manifests.parse(data, content_type)
         for blob in manifest.blobs:
-            if not self.files.has(repository, blob):
-                raise NotFoundError(f"blob {blob} is not in {repository}")
+            if not self._borrow(repository, blob):
+                raise NotFoundError(f"blob {blob} is not in {familiar_repository(repository)}")
         for child in manifest.children:
             if self.manifests.get(manifest_key(repository, Digest(child.digest))) is None:
-                raise NotFoundError(f"manifest {child.digest} is not in {repository}")
+                raise NotFoundError(
+                    f"manifest {child.digest} is not in {familiar_repository(repository)}"
+                )
         digest = self.files.put(repository, data)
         if references.is_digest(reference) and reference != digest:
             self.files.unlink(repository, digest)
@@ -90,7 +106,7 @@ class Catalogue:
             digest=digest,
             media_type=manifest.media_type,
             size_bytes=len(data),
-            pushed_by=OPERATORS,
+            pushed_by=caller_tenant(),
             pushed_at_ns=self._clock.now_ns(),
         )
         try:
@@ -101,6 +117,16 @@ class Catalogue:
         if not references.is_digest(reference):
             await self.tag(repository, reference, digest)
         return digest, manifest
+
+    def _borrow(self, repository: str, blob: str) -> bool:
+        """Whether the repository refers to the blob, now."""
+        name = familiar_repository(repository)
+        for source in readable_as(owner_of(repository), name):
+            if self.files.has(source, blob):
+                if source != repository:
+                    self.files.link(repository, blob)
+                return True
+        return False
 
     async def tag(self, repository: str, tag: str, digest: Digest) -> None:
         """Point a tag at a manifest."""
@@ -117,7 +143,7 @@ class Catalogue:
         """Remove a tag. Raises NotFoundError."""
         key = tag_key(repository, tag)
         if self.tags.get(key) is None:
-            raise NotFoundError(f"{repository}:{tag} is not known")
+            raise NotFoundError(f"{familiar_repository(repository)}:{tag} is not known")
         await self.tags.bucket.delete(key)
         await self._until_gone(self.tags, key)
 
@@ -134,25 +160,27 @@ class Catalogue:
         while key in mirror.entries:
             await mirror.changed()
 
-    def tags_of(self, repository: str) -> list[str]:
-        """Tags of a repository, sorted. Raises NotFoundError when it is unknown."""
-        if not any(record.repository == repository for record in self.manifests.values()):
-            raise NotFoundError(f"repository {repository} is not known")
-        return sorted(r.tag for r in self.tags.values() if r.repository == repository)
+    def tags_of(self, repositories: tuple[str, ...]) -> list[str]:
+        """Tags of some repositories, sorted. Raises NotFoundError when all are unknown."""
+        if not any(record.repository in repositories for record in self.manifests.values()):
+            raise NotFoundError(f"repository {familiar_repository(repositories[0])} is not known")
+        return sorted({r.tag for r in self.tags.values() if r.repository in repositories})
 
     def repositories(self) -> list[str]:
-        """All repositories, sorted."""
-        return sorted({record.repository for record in self.manifests.values()})
+        """Familiar names of the repositories that the caller may read, sorted."""
+        return sorted({familiar_repository(each.repository) for each in self._visible()})
 
-    def referrers(self, repository: str, subject: str) -> list[tuple[ManifestRecord, Manifest]]:
-        """Manifests of the repository whose subject is the digest."""
-        found = []
+    def referrers(
+        self, repositories: tuple[str, ...], subject: str
+    ) -> list[tuple[ManifestRecord, Manifest]]:
+        """Manifests of some repositories whose subject is the digest, each once."""
+        found = {}
         for record in self.manifests.values():
-            if record.repository == repository:
+            if record.repository in repositories:
                 manifest = self.manifest(record.digest)
                 if manifest.subject == subject:
-                    found.append((record, manifest))
-        return sorted(found, key=lambda pair: pair[0].digest)
+                    found[record.digest] = (record, manifest)
+        return [found[digest] for digest in sorted(found)]
 
     # -- images
 
@@ -181,10 +209,26 @@ class Catalogue:
             return None
         return manifest.config.digest, digest
 
+    def _visible(self) -> list[ManifestRecord]:
+        """Manifests that the caller may see, its own first."""
+        tenant = caller_tenant()
+        every = [each for each in self.manifests.values() if may_read(tenant, each.repository)]
+        return sorted(every, key=lambda each: owner_of(each.repository) != tenant)
+
+    def first_of(self, repositories: tuple[str, ...], reference: str) -> ManifestRecord:
+        """Find a manifest in the first repository that has it. Raises NotFoundError."""
+        *others, last = repositories
+        for repository in others:
+            try:
+                return self.record(repository, reference)
+            except NotFoundError:
+                continue
+        return self.record(last, reference)
+
     def images(self) -> dict[str, list[ManifestRecord]]:
-        """Image ids with the manifests that lead to them."""
+        """Image ids that the caller sees, with the manifests that lead to them, its own first."""
         found: dict[str, list[ManifestRecord]] = {}
-        for record in self.manifests.values():
+        for record in self._visible():
             image = self._image_of(record)
             if image is not None:
                 found.setdefault(image[0], []).append(record)
@@ -199,7 +243,8 @@ class Catalogue:
         images = self.images()
         try:
             reference = references.parse(text, self._own)
-            record = self.record(reference.repository, reference.digest or reference.tag or "")
+            places = readable_as(caller_tenant(), reference.repository)
+            record = self.first_of(places, reference.digest or reference.tag or "")
             image = self._image_of(record)
             if image is not None:
                 return image[0], [record], reference
@@ -244,19 +289,22 @@ class Catalogue:
             pin=pin,
             config=config,
             tags=self._names(every),
-            digests=tuple(sorted(f"{each.repository}@{each.digest}" for each in every)),
+            digests=naming.digests(every),
             size_bytes=sum(layer.size for layer in manifest.layers),
         )
 
     def _names(self, records: list[ManifestRecord]) -> tuple[str, ...]:
+        """Names of an image; a shared name that the caller gave to an image of its own is that one's."""
         wanted = {(each.repository, each.digest) for each in records}
-        return tuple(
-            sorted(
-                f"{tag.repository}:{tag.tag}"
-                for tag in self.tags.values()
-                if (tag.repository, tag.manifest_digest) in wanted
-            )
-        )
+        tenant = caller_tenant()
+        names = set()
+        for tag in self.tags.values():
+            if (tag.repository, tag.manifest_digest) in wanted:
+                name = familiar_repository(tag.repository)
+                own = own_repository(tenant, name)
+                if tag.repository == own or self.tags.get(tag_key(own, tag.tag)) is None:
+                    names.add(f"{name}:{tag.tag}")
+        return tuple(sorted(names))
 
     def summaries(self) -> tuple[ImageSummary, ...]:
         """Rows of `docker images`, newest first."""
@@ -268,8 +316,8 @@ class Catalogue:
                 ImageSummary(
                     image_id=Digest(image_id),
                     tags=self._names(records),
-                    digests=tuple(sorted(f"{r.repository}@{r.digest}" for r in records)),
-                    created_at_s=_seconds(str(config.get("created", ""))),
+                    digests=naming.digests(records),
+                    created_at_s=naming.seconds(str(config.get("created", ""))),
                     size_bytes=sum(layer.size for layer in self.manifest(digest).layers),
                     labels=dict(config.get("config", {}).get("Labels") or {}),
                 )
@@ -283,9 +331,10 @@ class Catalogue:
         if reference.digest is not None:
             raise InvalidRequestError("refusing to create a tag with a digest reference")
         record = records[0]
-        if reference.repository != record.repository:
-            await self._copy(record, reference.repository)
-        await self.tag(reference.repository, reference.tag or "latest", record.digest)
+        target_repository = own_repository(caller_tenant(), reference.repository)
+        if target_repository != record.repository:
+            await self._copy(record, target_repository)
+        await self.tag(target_repository, reference.tag or "latest", record.digest)
 
     async def _copy(self, record: ManifestRecord, repository: str) -> None:
         """Refer to a manifest and all below it from one more repository."""
@@ -298,25 +347,38 @@ class Catalogue:
             self.files.link(repository, blob)
         self.files.link(repository, record.digest)
         copy = record.model_copy(
-            update={"repository": repository, "pushed_at_ns": self._clock.now_ns()}
+            update={
+                "repository": repository,
+                "pushed_at_ns": self._clock.now_ns(),
+                "pushed_by": caller_tenant(),
+            }
         )
         key = manifest_key(repository, record.digest)
         revision = await self.manifests.bucket.put(key, copy)
         await self.manifests.wait_for(revision)
 
     async def remove(self, text: str, *, force: bool) -> ImageRemoved:
-        """Remove a name, or by id the image. Raises NotFoundError, ConflictError."""
+        """Remove a name, or by id the image.
+
+        Raises NotFoundError, ConflictError, ForbiddenError (a shared image of the operators).
+        """
         image_id, records, reference = self.find(text)
-        every = self.images()[image_id]
+        tenant = caller_tenant()
+        every = [each for each in self.images()[image_id] if owner_of(each.repository) == tenant]
+        if not every or owner_of(records[0].repository) != tenant:
+            raise ForbiddenError(
+                f"image {text} is shared by the fleet's operators: it is read-only"
+            )
         names = self._names(every)
         untagged: list[str] = []
         if reference is not None and reference.tag is not None and len(names) > 1:
-            await self.untag(reference.repository, reference.tag)
+            repository = records[0].repository
+            await self.untag(repository, reference.tag)
             left = {(t.repository, t.manifest_digest) for t in self.tags.values()}
-            if (reference.repository, records[0].digest) not in left and any(
+            if (repository, records[0].digest) not in left and any(
                 (each.repository, each.digest) in left for each in every
             ):
-                await self.drop_manifest(reference.repository, records[0].digest)
+                await self.drop_manifest(repository, records[0].digest)
             return ImageRemoved(untagged=(reference.familiar,), deleted=())
         if reference is None and len(names) > 1 and not force:
             raise ConflictError(
@@ -324,14 +386,7 @@ class Catalogue:
                 "image is referenced in multiple repositories"
             )
         for record in every:
-            untagged.append(f"{record.repository}@{record.digest}")
+            untagged.append(f"{familiar_repository(record.repository)}@{record.digest}")
             await self.drop_manifest(record.repository, record.digest)
-        return ImageRemoved(untagged=(*names, *untagged), deleted=(image_id,))
-
-
-def _seconds(stamp: str) -> int:
-    """Seconds since the epoch of an RFC 3339 time; 0 if there is none."""
-    try:
-        return int(datetime.fromisoformat(stamp[:19] + "+00:00").timestamp())
-    except ValueError:
-        return 0
+        is_gone = image_id not in self.images()  # else a shared one is still to be seen
+        return ImageRemoved(untagged=(*names, *untagged), deleted=(image_id,) if is_gone else ())

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from labfleet_chassis.caller import acting_for
 from labfleet_chassis.logs import Log
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
 from labfleet_image_store.core import manifests, ranges, references
 from labfleet_image_store.service.catalogue import Catalogue
+from labfleet_image_store.service.door import Door, Visitor
 from labfleet_proto.errors import (
     ConflictError,
     DigestMismatchError,
@@ -27,6 +29,7 @@ from labfleet_proto.errors import (
     NotFoundError,
 )
 from labfleet_proto.ids import Digest
+from labfleet_proto.images import familiar_repository
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -64,11 +67,27 @@ class Request:
     headers: dict[str, str]
     query: dict[str, list[str]]
     part: dict[str, str]
+    """Of the path: `name` as the client has it."""
+    visitor: Visitor | None
     receive: Receive
     send: Send
     status: int = 0
     _more: bool = True
     sent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def own(self) -> str:
+        """The repository to write to."""
+        return self._known().own(self.part["name"])
+
+    def readable(self, name: str | None = None) -> tuple[str, ...]:
+        """The repositories to read from, best first; `name` is another one than the path's."""
+        return self._known().readable(name or self.part["name"])
+
+    def _known(self) -> Visitor:
+        if self.visitor is None:
+            raise RuntimeError("nobody was let in")
+        return self.visitor
 
     def asked(self, name: str) -> str | None:
         """First value of a query parameter."""
@@ -122,8 +141,9 @@ class Request:
 class Registry:
     """The application."""
 
-    def __init__(self, files: BlobFiles, catalogue: Catalogue, log: Log) -> None:
+    def __init__(self, files: BlobFiles, catalogue: Catalogue, door: Door, log: Log) -> None:
         self._files = files
+        self._door = door
         self._catalogue = catalogue
         self._log = log
 
@@ -137,6 +157,7 @@ class Registry:
             headers={k.decode().lower(): v.decode("latin-1") for k, v in scope["headers"]},
             query=parse_qs(scope["query_string"].decode(), keep_blank_values=True),
             part=part,
+            visitor=None,
             receive=receive,
             send=send,
         )
@@ -161,16 +182,24 @@ class Registry:
         await request.drain(_DRAIN_LIMIT_S)
         text = {"errors": [{"code": error.code, "message": str(error), "detail": None}]}
         body = json.dumps(text).encode()
+        challenge = {"WWW-Authenticate": 'Basic realm="Labfleet"'} if error.status == 401 else {}
         await request.reply(
             error.status,
-            {"Content-Type": "application/json"},
+            {"Content-Type": "application/json", **challenge},
             b"" if request.method == "HEAD" else body,
         )
 
     async def _serve(self, kind: str, request: Request) -> None:
+        visitor = self._door.admit(request.headers.get("authorization", ""))
+        if visitor is None:
+            raise RegistryError(401, "UNAUTHORIZED", "authentication required: log in with a token")
+        request.visitor = visitor
+        if not visitor.may(request.method):
+            raise RegistryError(403, "DENIED", f"the token's scopes do not allow {request.method}")
         name = request.part.get("name")
         if name is not None:
-            if not references.is_repository(name):
+            plain = familiar_repository(name) if visitor.is_exact else name
+            if not references.is_repository(plain):
                 raise RegistryError(400, "NAME_INVALID", f"repository name {name!r} is not valid")
             request.part["name"] = references.canonical(name)
         handler = getattr(self, f"_{kind}_{request.method.lower()}", None)
@@ -179,7 +208,8 @@ class Registry:
         if handler is None:
             status = 404 if kind == "unknown" else 405
             raise RegistryError(status, "UNSUPPORTED", f"{request.method} is not supported here")
-        await handler(request)
+        with acting_for(visitor.tenant):
+            await handler(request)
 
     # -- base, catalogue, tags
 
@@ -192,7 +222,8 @@ class Registry:
 
     async def _tags_get(self, request: Request) -> None:
         name = request.part["name"]
-        tags, link = _page(request, self._catalogue.tags_of(name), f"/v2/{name}/tags/list")
+        every = self._catalogue.tags_of(request.readable())
+        tags, link = _page(request, every, f"/v2/{name}/tags/list")
         await _json(request, {"name": name, "tags": tags}, link)
 
     # -- blobs
@@ -201,9 +232,10 @@ class Registry:
         name, digest = request.part["name"], request.part["digest"]
         if not references.is_digest(digest):
             raise RegistryError(400, "DIGEST_INVALID", f"digest {digest!r} is not valid")
-        if not self._files.has(name, digest):
-            raise RegistryError(404, "BLOB_UNKNOWN", f"blob {digest} is not in {name}")
-        return name, digest
+        for repository in request.readable():
+            if self._files.has(repository, digest):
+                return repository, digest
+        raise RegistryError(404, "BLOB_UNKNOWN", f"blob {digest} is not in {name}")
 
     async def _blob_get(self, request: Request) -> None:
         _, digest = self._blob(request)
@@ -247,22 +279,26 @@ class Registry:
             await request.send({"type": "http.response.body", "body": b""})
 
     async def _blob_delete(self, request: Request) -> None:
-        name, digest = self._blob(request)
-        self._files.unlink(name, digest)
+        repository, digest = self._blob(request)
+        if repository != request.own:
+            raise RegistryError(403, "DENIED", "a shared repository is read-only")
+        self._files.unlink(repository, digest)
         await request.reply(202, {})
 
     # -- uploads
 
     async def _uploads_post(self, request: Request) -> None:
-        name = request.part["name"]
+        own = request.own
         mount, source = request.asked("mount"), request.asked("from")
         if mount and not references.is_digest(mount):
             raise RegistryError(400, "DIGEST_INVALID", f"digest {mount!r} is not valid")
-        if mount and source and self._files.has(references.canonical(source), mount):
-            self._files.link(name, mount)
-            await self._created(request, mount)
-            return
-        upload = self._files.begin(name)
+        if mount and source:
+            readable = request.readable(references.canonical(source))
+            if any(self._files.has(repository, mount) for repository in readable):
+                self._files.link(own, mount)
+                await self._created(request, mount)
+                return
+        upload = self._files.begin(own)
         digest = request.asked("digest")
         if digest is not None:
             await self._receive(request, upload)
@@ -271,7 +307,7 @@ class Registry:
         await self._accepted(request, upload, 202)
 
     def _find(self, request: Request) -> Upload:
-        return self._files.find(request.part["name"], request.part["upload"])
+        return self._files.find(request.own, request.part["upload"])
 
     async def _upload_get(self, request: Request) -> None:
         await self._accepted(request, self._find(request), 204)
@@ -324,7 +360,7 @@ class Registry:
 
     async def _accepted(self, request: Request, upload: Upload, status: int) -> None:
         headers = {
-            "Location": f"/v2/{upload.repository}/blobs/uploads/{upload.id}",
+            "Location": f"/v2/{request.part['name']}/blobs/uploads/{upload.id}",
             "Range": f"0-{max(upload.size - 1, 0)}",
             "Docker-Upload-UUID": upload.id,
         }
@@ -333,8 +369,7 @@ class Registry:
     # -- manifests
 
     async def _manifest_get(self, request: Request) -> None:
-        name, reference = request.part["name"], request.part["reference"]
-        record = self._catalogue.record(name, reference)
+        record = self._catalogue.first_of(request.readable(), request.part["reference"])
         body = self._files.read(record.digest, manifests.MOST_BYTES)
         headers = {
             "Content-Type": record.media_type,
@@ -352,7 +387,7 @@ class Registry:
         content_type = request.headers.get("content-type", "").partition(";")[0].strip()
         try:
             digest, manifest = await self._catalogue.put_manifest(
-                name, reference, body, content_type
+                request.own, reference, body, content_type
             )
         except NotFoundError as exc:
             raise RegistryError(400, "MANIFEST_BLOB_UNKNOWN", exc.message) from exc
@@ -365,17 +400,15 @@ class Registry:
         await request.reply(201, headers)
 
     async def _manifest_delete(self, request: Request) -> None:
-        name, reference = request.part["name"], request.part["reference"]
+        own, reference = request.own, request.part["reference"]
         if references.is_digest(reference):
-            await self._catalogue.drop_manifest(
-                name, self._catalogue.record(name, reference).digest
-            )
+            await self._catalogue.drop_manifest(own, self._catalogue.record(own, reference).digest)
         else:
-            await self._catalogue.untag(name, reference)
+            await self._catalogue.untag(own, reference)
         await request.reply(202, {})
 
     async def _referrers_get(self, request: Request) -> None:
-        name, digest = request.part["name"], request.part["digest"]
+        digest = request.part["digest"]
         if not references.is_digest(digest):
             raise RegistryError(400, "DIGEST_INVALID", f"digest {digest!r} is not valid")
         wanted = request.asked("artifactType")
@@ -387,7 +420,7 @@ class Registry:
                 "artifactType": manifest.artifact_type,
                 "annotations": manifest.annotations,
             }
-            for record, manifest in self._catalogue.referrers(name, Digest(digest))
+            for record, manifest in self._catalogue.referrers(request.readable(), Digest(digest))
             if wanted is None or manifest.artifact_type == wanted
         ]
         index = {"schemaVersion": 2, "mediaType": manifests.OCI_INDEX, "manifests": rows}

@@ -24,6 +24,7 @@ from labfleet_proto.errors import (
 )
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import ImagePin, LayerRef
+from labfleet_proto.tenants import FLEET_USER
 
 _AT_ONCE = 3
 _UNPACK_LIMIT_S = 1800.0
@@ -33,7 +34,7 @@ _DISK_RESERVE_BYTES = 1 << 30
 class LayerStore:
     """The host's layers, below `<state>/layers`, which no container's user can enter."""
 
-    def __init__(self, state_dir: Path, registry_url: str, log: Log) -> None:
+    def __init__(self, state_dir: Path, registry_url: str, fleet_secret: str, log: Log) -> None:
         self._dir = state_dir / "layers"
         self._dir.mkdir(parents=True, exist_ok=True)
         self._dir.chmod(0o700)
@@ -41,7 +42,9 @@ class LayerStore:
         shutil.rmtree(self._aside, ignore_errors=True)
         self._aside.mkdir(mode=0o700)
         self._client = httpx.AsyncClient(
-            base_url=registry_url, timeout=httpx.Timeout(30.0, connect=5.0)
+            base_url=registry_url,
+            auth=(FLEET_USER, fleet_secret),
+            timeout=httpx.Timeout(30.0, connect=5.0),
         )
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._locks: dict[Digest, asyncio.Lock] = {}
