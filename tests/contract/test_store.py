@@ -235,6 +235,11 @@ class RealNotes:
                 await asyncio.sleep(0.01)
         js._timeout = usual_s
 
+    async def messages(self) -> int:
+        """How many values and markers the server keeps."""
+        info = await self._bus._js.stream_info(f"KV_{self.bucket.definition.name}")
+        return int(info.state.messages)
+
     async def _answers(self) -> bool:
         try:
             await self.bucket.last_revision()
@@ -375,6 +380,28 @@ async def test_a_key_with_one_writer_is_written_without_comparing(notes: Notes) 
     await notes.put("a", 1)
     revision = await notes.put("a", 2)
     assert await notes.get("a") == (2, revision)
+
+
+@pytest.mark.integration
+async def test_what_was_deleted_stays_deleted_when_the_marker_is_gone_and_the_server_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_MARKER_TTL_S", 1.0)
+    async with _real(tmp_path, NOTES) as notes:
+        await notes.create("stays", 1)
+        for number in range(20):
+            revision = await notes.create(f"key{number}", 1)
+            revision = await notes.update(f"key{number}", 2, revision)
+            await notes.put(f"key{number}", 3)
+            await notes.delete(f"key{number}")
+            await notes.create(f"again{number}", 1)
+            await notes.delete(f"again{number}")
+        async with asyncio.timeout(_LIMIT_S):
+            while await notes.messages() > 1:
+                await asyncio.sleep(0.05)
+        for _ in range(2):
+            await notes.crash()
+            assert await notes.numbers() == {"stays": 1}
 
 
 # -- revisions

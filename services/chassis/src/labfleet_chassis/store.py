@@ -4,6 +4,11 @@ Facts that shape this module (nats-server 2.15, nats-py 2.16): decide only by co
 revision that was read; reads are not read-your-writes; a watch may deliver twice, or die silently
 with the server. So a mirror compares its position with the stream's when it hears nothing, and
 re-reads everything when they differ.
+
+A server that is killed rebuilds its streams from files, in which only an explicit removal is written
+down, not one by a stream's limit: once the marker of a deletion has expired, an older value that a
+limit took away would be there again (nats-server issue 8505). So every write of a value that does
+not expire rolls its key up, which removes the older ones explicitly, and the limit is never reached.
 """
 
 import asyncio
@@ -26,7 +31,12 @@ from labfleet_proto.message import Message
 
 M = TypeVar("M", bound=Message)
 
-_TOMBSTONE_TTL_S = 300.0
+_MARKER_TTL_S = 300.0
+_HISTORY = 8
+"""More than one: with one the limit would remove the older value before the rollup does. More than
+two: a server that is killed between a write and its rollup leaves one value more."""
+_ROLLUP = {"Nats-Rollup": "sub"}
+_WRONG_LAST_SEQUENCE = (10071, 10164)
 _TICK_S = 0.5
 _TICKS_TO_DOUBT = 14
 """Seven seconds: longer than the pause between a host's signs of life."""
@@ -100,21 +110,36 @@ class Bucket(Generic[M]):
 
         Raises ExistsError, UnavailableError.
         """
+        data = value.model_dump_json().encode()
         try:
             with self._writing(f"create {key}"):
-                return await self._kv.create(key, value.model_dump_json().encode())
+                try:
+                    return await self._publish(key, data, revision=0)
+                except nats.js.errors.KeyWrongLastSequenceError:
+                    gone = await self._gone_at(key)
+                    if gone is None:
+                        raise
+                    return await self._publish(key, data, revision=gone)
         except StaleError as exc:
             raise ExistsError(f"create {key} in {self.definition.name}: it exists") from exc
+
+    async def _gone_at(self, key: str) -> int | None:
+        """Revision of the marker of a deleted key, 0 if that is gone too; None if it has a value."""
+        try:
+            await self._kv.get(key)
+        except nats.js.errors.KeyNotFoundError as exc:
+            return (exc.entry.revision or 0) if exc.entry else 0
+        return None
 
     async def update(self, key: str, value: M, revision: int) -> int:
         """Compare-and-set; return the new revision. Raises StaleError, UnavailableError."""
         with self._writing(f"update {key}"):
-            return await self._kv.update(key, value.model_dump_json().encode(), last=revision)
+            return await self._publish(key, value.model_dump_json().encode(), revision=revision)
 
     async def put(self, key: str, value: M) -> int:
         """Write without comparing: only for keys with one writer. Raises UnavailableError."""
         with self._writing(f"put {key}"):
-            return await self._kv.put(key, value.model_dump_json().encode())
+            return await self._publish(key, value.model_dump_json().encode())
 
     async def delete(self, key: str, revision: int | None = None) -> None:
         """Delete a key, if `revision` is given only at that revision; absent is success.
@@ -122,22 +147,30 @@ class Bucket(Generic[M]):
         The marker that tells watchers goes by itself after five minutes.
         Raises StaleError, UnavailableError.
         """
-        headers = {"KV-Operation": KV_PURGE, "Nats-Rollup": "sub"}
+        with self._writing(f"delete {key}"):
+            await self._publish(key, b"", revision=revision, is_deletion=True)
+
+    async def _publish(
+        self, key: str, data: bytes, *, revision: int | None = None, is_deletion: bool = False
+    ) -> int:
+        """Write a value or a marker; return its revision once it is durable."""
+        headers = {} if self.definition.ttl_s else dict(_ROLLUP)
+        if is_deletion:
+            headers |= {"KV-Operation": KV_PURGE, **_ROLLUP}
         if revision is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
-        with self._writing(f"delete {key}"):
-            try:
-                await self._js.publish(
-                    f"$KV.{self.definition.name}.{key}",
-                    headers=headers,
-                    msg_ttl=_TOMBSTONE_TTL_S,
-                )
-            except nats.js.errors.APIError as exc:
-                if exc.err_code == 10071:  # wrong last sequence
-                    raise nats.js.errors.KeyWrongLastSequenceError(
-                        description=exc.description
-                    ) from exc
-                raise
+        try:
+            done = await self._js.publish(
+                f"$KV.{self.definition.name}.{key}",
+                data,
+                headers=headers,
+                msg_ttl=_MARKER_TTL_S if is_deletion else None,
+            )
+        except nats.js.errors.APIError as exc:
+            if exc.err_code in _WRONG_LAST_SEQUENCE:
+                raise nats.js.errors.KeyWrongLastSequenceError(description=exc.description) from exc
+            raise
+        return done.seq
 
     async def last_revision(self) -> int:
         """Revision of the newest write to the bucket; 0 if it is empty. Raises UnavailableError."""
@@ -355,7 +388,7 @@ async def open_bucket(js: JetStreamContext, definition: BucketDef[M]) -> Bucket[
     """Open the bucket, making it if it is not there. Raises UnavailableError."""
     config = api.KeyValueConfig(
         bucket=definition.name,
-        history=1,
+        history=1 if definition.ttl_s else _HISTORY,
         ttl=definition.ttl_s or None,
         storage=api.StorageType.FILE,
         direct=True,
