@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.farm.fleet import Fleet, running_fleet, sweep_leftovers
+from tests.farm.fleet import Fleet, free_port, running_fleet, sweep_leftovers
+from tests.farm.tenant import Tenant
 
 HERE = Path(__file__).parent
 
@@ -21,8 +22,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     sweep_leftovers()
-    with running_fleet(tmp_path_factory.mktemp("docker"), hosts=3) as fleet:
+    tls = f"127.0.0.1:{free_port()}"
+    with running_fleet(tmp_path_factory.mktemp("docker"), hosts=3, tls=tls) as fleet:
         yield fleet
+
+
+@pytest.fixture(scope="session")
+def tenants(
+    shared_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Tenant, Tenant]]:
+    """Two tenants of the shared fleet, who come with tokens over TLS."""
+    made = [
+        Tenant.create(shared_fleet, name, tmp_path_factory.mktemp(name)) for name in ("ann", "bob")
+    ]
+    yield made[0], made[1]
+    for each in made:
+        each.remove()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,13 @@ def sweep_leftovers() -> None:
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if not Path(f"/proc/{owner}").exists():
             subprocess.run([LABFLEET, "down", "--all", "--fleet", folder.name], check=False)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -61,13 +69,14 @@ class Fleet:
         stdin: bytes = b"",
         timeout_s: float = 60,
         code: int | None = 0,
+        env: dict[str, str] | None = None,
     ) -> Done:
         """Run the docker command line; `code` is the expected exit code, None takes any."""
         done = subprocess.run(
             ["docker", *words],
             input=stdin,
             capture_output=True,
-            env=self.env,
+            env=env or self.env,
             timeout=timeout_s,
             check=False,
         )

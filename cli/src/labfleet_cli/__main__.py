@@ -21,28 +21,16 @@ from labfleet_cli.docker_api import DockerApi
 from labfleet_cli.fleet_plan import DEFAULT_FLEET, FleetPlan
 from labfleet_cli.fsck import examine
 from labfleet_cli.machine import MachineError
+from labfleet_cli.options import FleetName, require_plan
+from labfleet_cli.tenant_commands import tenant_app, token_app
 from labfleet_proto.health import Pong
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 image_app = typer.Typer(no_args_is_help=True, help="Images of the fleet's own store.")
 app.add_typer(image_app, name="image")
+app.add_typer(tenant_app, name="tenant")
+app.add_typer(token_app, name="token")
 console = Console(highlight=False)
-
-FleetName = Annotated[
-    str,
-    typer.Option(
-        "--fleet",
-        envvar="LABFLEET_FLEET",
-        help="Name of the fleet; directories, ports and kernel names follow from it.",
-    ),
-]
-
-
-def _plan(name: str) -> FleetPlan:
-    plan = fleet.load(name)
-    if plan is None:
-        raise MachineError(f"there is no fleet {name} on this machine: `labfleet up` makes one")
-    return plan
 
 
 def _say(text: str) -> None:
@@ -53,7 +41,15 @@ def _say(text: str) -> None:
 def up(
     name: FleetName = DEFAULT_FLEET,
     hosts: Annotated[int | None, typer.Option(help="Number of virtual hosts.")] = None,
-    tcp: Annotated[str | None, typer.Option(help="Also listen on address:port.")] = None,
+    tcp: Annotated[
+        str | None, typer.Option(help="Also listen on loopback:port without TLS; needs tokens.")
+    ] = None,
+    tls: Annotated[
+        str | None, typer.Option(help="Also listen on address:port with TLS; needs tokens.")
+    ] = None,
+    tls_name: Annotated[
+        list[str] | None, typer.Option(help="A name or address clients use, repeatable.")
+    ] = None,
     score: Annotated[str | None, typer.Option(help="Placement: spread or pack.")] = None,
     port_base: Annotated[int | None, typer.Option(help="First of 50 ports.")] = None,
     underlay: Annotated[int | None, typer.Option(help="N of 10.213.N.0/24.")] = None,
@@ -72,6 +68,8 @@ def up(
     wishes = {
         "hosts": hosts,
         "tcp": tcp,
+        "tls": tls,
+        "tls_names": tuple(tls_name) if tls_name else None,
         "score": score,
         "port_base": port_base,
         "underlay": underlay,
@@ -138,7 +136,7 @@ def down(
 @app.command()
 def status(name: FleetName = DEFAULT_FLEET) -> None:
     """Show services, hosts and containers."""
-    plan = _plan(name)
+    plan = require_plan(name)
     pongs: dict[tuple[str, str | None], Pong] = {
         (pong.service, pong.host): pong for pong in asyncio.run(fleet.pings(plan))
     }
@@ -201,7 +199,7 @@ def logs(
     lines: Annotated[int, typer.Option("-n", help="Number of last lines.")] = 100,
 ) -> None:
     """Show what a service has logged."""
-    plan = _plan(name)
+    plan = require_plan(name)
     folder = plan.state_dir / "log"
     known = sorted(path.stem for path in folder.glob("*.log"))
     found = [each for each in known if each == service or each.startswith(f"{service}-")]
@@ -233,7 +231,7 @@ def doctor() -> None:
 @app.command()
 def fsck(name: FleetName = DEFAULT_FLEET) -> None:
     """Check the invariants of a running fleet and name every leak."""
-    findings = asyncio.run(examine(_plan(name)))
+    findings = asyncio.run(examine(require_plan(name)))
     for finding in findings:
         console.print(f"[red]·[/red] {finding}")
     if findings:
@@ -247,7 +245,7 @@ def image_bootstrap(
     name: FleetName = DEFAULT_FLEET,
 ) -> None:
     """Make a base image from Debian's own packages and push it to the fleet's store."""
-    plan = _plan(name)
+    plan = require_plan(name)
     for known in images.DISTRIBUTIONS:
         if known == distribution:
             images.bootstrap(known, plan.registry_url, _say)

@@ -6,15 +6,21 @@ from typing import Any, Self
 
 import httpx
 
+from labfleet_proto.ids import TenantId
+
 _FRAME = struct.Struct(">BxxxI")
 
 
 class DockerApi:
     """Blocking calls over the local socket. Raises httpx.HTTPError."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, tenant: TenantId | None = None) -> None:
+        """Open; with `tenant` an operator acts for it."""
         self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://docker", timeout=120
+            transport=httpx.HTTPTransport(uds=str(socket)),
+            base_url="http://docker",
+            timeout=120,
+            headers={"Labfleet-Tenant": tenant} if tenant else {},
         )
 
     def __enter__(self) -> Self:

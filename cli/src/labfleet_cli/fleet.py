@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import ipaddress
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ from labfleet_chassis import bus as bus_module
 from labfleet_chassis import logs
 from labfleet_chassis.clock import SystemClock
 from labfleet_cli import machine
+from labfleet_cli.authority import Authority
 from labfleet_cli.fleet_plan import (
     MOST_HOSTS,
     Choices,
@@ -47,7 +49,8 @@ def load(name: str) -> FleetPlan | None:
         stored = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    stored["labels"] = tuple(stored.get("labels", ()))
+    for key in ("labels", "tls_names"):
+        stored[key] = tuple(stored.get(key, ()))
     return FleetPlan(Choices(**stored), machine.total_memory_bytes())
 
 
@@ -90,7 +93,25 @@ def choose(name: str, wishes: Mapping[str, object]) -> FleetPlan:
         )
     if known and (wanted.port_base, wanted.underlay) != (choices.port_base, choices.underlay):
         raise MachineError("ports and underlay cannot change: `make down ALL=1` first")
+    for listener in (wanted.tcp, wanted.tls):
+        if listener:
+            split_listener(listener)
+    if wanted.tcp and not ipaddress.ip_address(split_listener(wanted.tcp)[0]).is_loopback:
+        raise MachineError(
+            f"--tcp {wanted.tcp}: tokens would cross the network in the clear; use --tls there"
+        )
     return FleetPlan(wanted, machine.total_memory_bytes())
+
+
+def split_listener(text: str) -> tuple[str, int]:
+    """Address and port to listen on. Raises MachineError."""
+    address, _, port = text.rpartition(":")
+    try:
+        ipaddress.ip_address(address)
+        number = int(port)
+    except ValueError as exc:
+        raise MachineError(f"{text!r}: a listener is ADDRESS:PORT, such as 0.0.0.0:2376") from exc
+    return address, number
 
 
 def supervisor_pid(plan: FleetPlan) -> int | None:
@@ -127,6 +148,8 @@ def start(plan: FleetPlan, say: Say) -> bool:
         _write(plan.state_dir / "fleet.json", json.dumps(asdict(plan.choices), indent=1))
         _write(plan.state_dir / "nats.conf", plan.nats_config())
         path = plan.run_dir / "plan.json"
+        if plan.choices.tls and Authority(plan.tls_dir).ensure_server(_server_names(plan)):
+            say(f"made a certificate for the api in {plan.tls_dir}")
         _write(path, json.dumps([asdict(child) for child in plan.children()]))
         (plan.run_dir / "supervisor.pid").unlink(missing_ok=True)
         say(f"starting {len(plan.children())} processes")
@@ -147,6 +170,13 @@ def start(plan: FleetPlan, say: Say) -> bool:
             )
         _write(digest, _digest(plan))
     return True
+
+
+def _server_names(plan: FleetPlan) -> list[str]:
+    """By what names clients may call the api."""
+    address = ipaddress.ip_address(split_listener(plan.choices.tls)[0])
+    own = [] if address.is_unspecified else [str(address)]
+    return [*own, plan.gateway, *plan.choices.tls_names]
 
 
 def _write(path: Path, text: str) -> None:

@@ -39,12 +39,16 @@ class Choices:
     underlay: int
     """Third octet of the underlay 10.213.N.0/24."""
     tcp: str
-    """`address:port` of the api's TCP listener; empty for none."""
+    """`address:port` of the api's listener without TLS, loopback only; empty for none."""
     score: str
     nats_token: str
     data_key: str
     labels: tuple[str, ...] = ()
     """`host.key=value`."""
+    tls: str = ""
+    """`address:port` of the api's listener with TLS; empty for none."""
+    tls_names: tuple[str, ...] = ()
+    """Names and addresses by which clients call it, besides that of the machine."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,11 @@ class FleetPlan:
         return f"http://{OPERATORS}:{self.fleet_secret}@{self.registry}"
 
     @property
+    def tls_dir(self) -> Path:
+        """The fleet's certificate authority and the api's certificate."""
+        return self.state_dir / "tls"
+
+    @property
     def socket(self) -> Path:
         """Socket of the Docker API."""
         return self.run_dir / "docker.sock"
@@ -219,6 +228,9 @@ class FleetPlan:
         if self.choices.tcp:
             address, _, port = self.choices.tcp.rpartition(":")
             settings |= {"TCP_ADDRESS": address, "TCP_PORT": port}
+        if self.choices.tls:
+            address, _, port = self.choices.tls.rpartition(":")
+            settings |= {"TLS_ADDRESS": address, "TLS_PORT": port, "TLS_DIR": str(self.tls_dir)}
         return settings
 
     def _host_children(self, host: VirtualHost) -> tuple[Child, Child]:

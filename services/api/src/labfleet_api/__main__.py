@@ -4,8 +4,12 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
+from pathlib import Path
+from typing import Any
 
 from labfleet_api import metrics
+from labfleet_api.adapters import tls
 from labfleet_api.adapters.hijack import HijackProtocol
 from labfleet_api.core.views import state_of
 from labfleet_api.service.application import application
@@ -18,6 +22,7 @@ from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
 
 _COUNT_EVERY_S = 5.0
+_RENEW_EVERY_S = 60.0
 _STATES = ("created", "running", "exited", "removing")
 
 
@@ -41,6 +46,25 @@ def listeners(settings: Settings) -> list[socket.socket]:
     return found
 
 
+def tls_listener(settings: Settings) -> socket.socket:
+    """Bind the address for TLS. Raises OSError."""
+    found = socket.create_server((settings.tls_address, settings.tls_port), backlog=1024)
+    found.setblocking(False)
+    return found
+
+
+async def renew(context: ssl.SSLContext, directory: Path) -> None:
+    """Take a new certificate for new connections when its file changes, for ever."""
+    file = directory / "server.pem"
+    known = file.stat().st_mtime_ns
+    while True:
+        await asyncio.sleep(_RENEW_EVERY_S)
+        found = file.stat().st_mtime_ns
+        if found != known:
+            context.load_cert_chain(file, directory / "server-key.pem")
+            known = found
+
+
 async def count(fleet: Fleet) -> None:
     """Measure for ever."""
     while True:
@@ -58,18 +82,19 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.loop("count", lambda: count(fleet))
     chassis.loop("claims", claims.keep)
     credentials = await Credentials.open(chassis)
-    started = asyncio.Event()
+    app = application(fleet, credentials)
+    servers: list[tuple[list[socket.socket], Any]] = [(listeners(settings), HijackProtocol)]
+    if settings.tls_address:
+        context = tls.server_context(settings.tls_dir)
+        chassis.loop("renew", lambda: renew(context, settings.tls_dir))
+        servers.append(([tls_listener(settings)], tls.over_tls(context, HijackProtocol)))
     async with TaskGroup() as tasks:
-        tasks.create_task(
-            serve_http(
-                application(fleet, credentials),
-                listeners(settings),
-                chassis.stopping,
-                started,
-                protocol=HijackProtocol,
+        for sockets, protocol in servers:
+            started = asyncio.Event()
+            tasks.create_task(
+                serve_http(app, sockets, chassis.stopping, started, protocol=protocol)
             )
-        )
-        await started.wait()
+            await started.wait()
         chassis.ready(str(settings.socket))
 
 

@@ -16,8 +16,13 @@ class Settings(ServiceSettings):
     socket: Path = Path("/run/labfleet/docker.sock")
     """Its file mode is 0600: whoever may open it is an operator."""
     tcp_address: str = ""
-    """Empty: no TCP. There is no authentication yet, so listen on loopback only."""
+    """Empty: no plain TCP. Requests need a token, which crosses the wire in the clear: loopback only."""
     tcp_port: int = Field(default=2375, ge=0, le=65_535)
+    tls_address: str = ""
+    """Empty: no TLS. Requests need a token or a client certificate."""
+    tls_port: int = Field(default=2376, ge=0, le=65_535)
+    tls_dir: Path = Path("/var/lib/labfleet/tls")
+    """Holds `ca.pem`, `server.pem`, `server-key.pem`; renewed files are taken within a minute."""
     data_key: SecretStr
     """Hex; signs the tickets of the data ports."""
     registry: str = "127.0.0.1:7402"

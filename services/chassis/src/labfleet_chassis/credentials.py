@@ -56,6 +56,10 @@ class Credentials:
         known = self.tenants.get(tenant)
         return tenant == OPERATORS or (known is not None and not known.is_leaving)
 
+    def is_known(self, tenant: TenantId) -> bool:
+        """Whether there is such a tenant, also one that leaves."""
+        return tenant == OPERATORS or self.tenants.get(tenant) is not None
+
     def _identity(self, record: TokenRecord | CertificateRecord) -> Identity | None:
         if not self.is_there(record.tenant):
             return None

@@ -34,7 +34,7 @@ def caller_of(credentials: Credentials, peer: Peer | None, headers: Headers) -> 
         return caller
     if tenants.Scope.ADMIN not in caller.scopes:
         raise ForbiddenError(f"authorization denied: header {ACT_FOR} is for operators")
-    if not credentials.is_there(TenantId(wanted)):
+    if not credentials.is_known(TenantId(wanted)):
         raise ForbiddenError(f"header {ACT_FOR}: there is no tenant {wanted!r}")
     return Identity(TenantId(wanted), caller.scopes)
 

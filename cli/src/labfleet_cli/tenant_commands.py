@@ -1,0 +1,237 @@
+"""`labfleet tenant` and `labfleet token`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import structlog
+import typer
+
+from labfleet_chassis import bus as bus_module
+from labfleet_chassis import logs
+from labfleet_chassis.clock import SystemClock
+from labfleet_cli import fleet
+from labfleet_cli.authority import Authority
+from labfleet_cli.docker_api import DockerApi
+from labfleet_cli.fleet_plan import DEFAULT_FLEET, FleetPlan
+from labfleet_cli.machine import MachineError
+from labfleet_cli.options import FleetName, require_plan
+from labfleet_cli.tenancy import Tenancy, duration
+from labfleet_proto.errors import LabfleetError
+from labfleet_proto.ids import TenantId
+from labfleet_proto.tenants import CertificateRecord, TokenRecord
+
+R = TypeVar("R")
+
+tenant_app = typer.Typer(no_args_is_help=True, help="Tenants: owners of containers.")
+token_app = typer.Typer(no_args_is_help=True, help="Tokens: what a tenant's clients send.")
+
+_LIMIT_S = 30.0
+_CERTIFICATE_LIFE = "397d"
+
+Scopes = Annotated[
+    str,
+    typer.Option(
+        help="Comma separated: read, run, exec, images; of the operators also admin. All if empty."
+    ),
+]
+
+
+def _with_bus(plan: FleetPlan, work: Callable[[Tenancy], Awaitable[R]]) -> R:
+    """Do something in the fleet's memory. Raises MachineError with the reason."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+
+    async def connected() -> R | LabfleetError:
+        async with (
+            asyncio.timeout(_LIMIT_S),
+            bus_module.connect(
+                plan.nats_url,
+                plan.choices.nats_token,
+                name="labfleet-tenants",
+                clock=SystemClock(),
+                log=logs.get("cli"),
+            ) as bus,
+        ):
+            try:
+                return await work(Tenancy(bus))
+            except LabfleetError as exc:
+                return exc  # raised here it would come out wrapped in groups
+
+    if fleet.supervisor_pid(plan) is None:
+        raise MachineError(f"the fleet {plan.name} is not up: `labfleet up`")
+    try:
+        outcome = asyncio.run(connected())
+    except TimeoutError as exc:
+        raise MachineError(f"the fleet's memory did not answer in {_LIMIT_S:g} s") from exc
+    if isinstance(outcome, LabfleetError):
+        raise MachineError(outcome.message) from outcome
+    return outcome
+
+
+def _split(scopes: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in scopes.split(",") if word.strip())
+
+
+def _when(time_ns: int) -> str:
+    if not time_ns:
+        return "never"
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+@tenant_app.command("create")
+def tenant_create(
+    tenant: Annotated[str, typer.Argument(help="[a-z0-9-], at most 39 characters.")],
+    name: FleetName = DEFAULT_FLEET,
+) -> None:
+    """Make a tenant; it has nothing yet, and nobody can act for it without a token."""
+    made = _with_bus(require_plan(name), lambda tenancy: tenancy.create(tenant))
+    print(made.id)
+
+
+@tenant_app.command("ls")
+def tenant_ls(name: FleetName = DEFAULT_FLEET) -> None:
+    """List the tenants."""
+
+    async def rows(tenancy: Tenancy) -> list[tuple[str, ...]]:
+        found: list[tuple[str, ...]] = []
+        for each in await tenancy.every():
+            owned = await tenancy.owned(each.id)
+            tokens = await tenancy.tokens(each.id)
+            state = "leaving" if each.is_leaving else "active"
+            counts = (str(owned["containers"]), str(owned["volumes"]), str(len(tokens)))
+            found.append((each.id, state, *counts, _when(each.created_at_ns)))
+        return found
+
+    _show(
+        ("TENANT", "STATE", "CONTAINERS", "VOLUMES", "TOKENS", "CREATED"),
+        _with_bus(require_plan(name), rows),
+    )
+
+
+@tenant_app.command("rm")
+def tenant_rm(
+    tenant: Annotated[str, typer.Argument()],
+    force: Annotated[
+        bool, typer.Option("--force", help="Remove its containers, volumes and networks too.")
+    ] = False,
+    name: FleetName = DEFAULT_FLEET,
+) -> None:
+    """Remove a tenant and its credentials; what it owns must be gone, or goes with --force.
+
+    Safe to repeat after a failure. Its networks and images go by themselves within a minute.
+    """
+    plan = require_plan(name)
+    owned = _with_bus(plan, lambda tenancy: tenancy.owned(TenantId(tenant)))
+    if any(owned.values()) and not force:
+        raise MachineError(
+            f"tenant {tenant} has {owned['containers']} containers and {owned['volumes']} volumes: "
+            "remove them first, or use --force"
+        )
+    closed = _with_bus(plan, lambda tenancy: tenancy.close(tenant))
+    if any(owned.values()):
+        with DockerApi(plan.socket, closed) as api:
+            api.remove_everything()
+    _with_bus(plan, lambda tenancy: tenancy.forget(closed))
+    print(closed)
+
+
+@tenant_app.command("cert")
+def tenant_cert(
+    tenant: Annotated[str, typer.Argument()],
+    out: Annotated[Path, typer.Option(help="Directory for ca.pem, cert.pem and key.pem.")],
+    scopes: Scopes = "",
+    expires: Annotated[str, typer.Option(help="Such as 90d.")] = _CERTIFICATE_LIFE,
+    name: FleetName = DEFAULT_FLEET,
+) -> None:
+    """Issue a client certificate: `DOCKER_CERT_PATH=OUT DOCKER_TLS_VERIFY=1 docker ...`."""
+    plan = require_plan(name)
+    authority = Authority(plan.tls_dir)
+    life = _parsed(expires)
+    record = _with_bus(
+        plan, lambda tenancy: tenancy.certify(authority, tenant, _split(scopes), life, out)
+    )
+    print(record.fingerprint)
+
+
+@tenant_app.command("certs")
+def tenant_certs(
+    tenant: Annotated[str | None, typer.Argument()] = None, name: FleetName = DEFAULT_FLEET
+) -> None:
+    """List client certificates."""
+    found = _with_bus(require_plan(name), lambda tenancy: tenancy.certificates(tenant))
+    _show(
+        ("FINGERPRINT", "TENANT", "SCOPES", "CREATED", "EXPIRES"),
+        [(each.fingerprint[:16], *_columns(each)) for each in found],
+    )
+
+
+@tenant_app.command("uncert")
+def tenant_uncert(
+    fingerprint: Annotated[str, typer.Argument(help="Or the beginning of one.")],
+    name: FleetName = DEFAULT_FLEET,
+) -> None:
+    """Revoke a client certificate."""
+    _with_bus(require_plan(name), lambda tenancy: tenancy.distrust(fingerprint))
+
+
+@token_app.command("create")
+def token_create(
+    tenant: Annotated[str, typer.Option(help="Whose token it is; `operators` is one, too.")],
+    scopes: Scopes = "",
+    expires: Annotated[str, typer.Option(help="Such as 12h or 30d; never if empty.")] = "",
+    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    name: FleetName = DEFAULT_FLEET,
+) -> None:
+    """Make a token and print it; it is not shown again."""
+    life = _parsed(expires) if expires else None
+    _, text = _with_bus(
+        require_plan(name),
+        lambda tenancy: tenancy.create_token(tenant, _split(scopes), life, note),
+    )
+    print(text)
+
+
+@token_app.command("ls")
+def token_ls(
+    tenant: Annotated[str | None, typer.Option(help="Only this one's.")] = None,
+    name: FleetName = DEFAULT_FLEET,
+) -> None:
+    """List tokens, without their secrets."""
+    found = _with_bus(require_plan(name), lambda tenancy: tenancy.tokens(tenant))
+    _show(
+        ("ID", "TENANT", "SCOPES", "CREATED", "EXPIRES", "NOTE"),
+        [(each.id, *_columns(each), each.note) for each in found],
+    )
+
+
+@token_app.command("revoke")
+def token_revoke(
+    token: Annotated[str, typer.Argument(help="Its id, or the token itself.")],
+    name: FleetName = DEFAULT_FLEET,
+) -> None:
+    """Revoke a token: the next request with it is refused."""
+    _with_bus(require_plan(name), lambda tenancy: tenancy.revoke(token))
+
+
+def _parsed(text: str) -> timedelta:
+    try:
+        return duration(text)
+    except LabfleetError as exc:
+        raise MachineError(exc.message) from exc
+
+
+def _columns(record: TokenRecord | CertificateRecord) -> tuple[str, ...]:
+    created, expires = _when(record.created_at_ns), _when(record.expires_at_ns)
+    return record.tenant, ",".join(record.scopes), created, expires
+
+
+def _show(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print columns, never cut: other programs read them."""
+    table = [titles, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
+    for row in table:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )

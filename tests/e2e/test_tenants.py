@@ -1,0 +1,160 @@
+"""Tenants with the unmodified docker command line over TLS: each sees only its own."""
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.farm.fleet import Fleet, until
+from tests.farm.tenant import Tenant
+
+Two = tuple[Tenant, Tenant]
+
+
+@pytest.fixture
+def ann(fleet: Fleet, tenants: Two) -> Tenant:  # noqa: ARG001 - empty again afterwards
+    return tenants[0]
+
+
+@pytest.fixture
+def bob(fleet: Fleet, tenants: Two) -> Tenant:  # noqa: ARG001 - empty again afterwards
+    return tenants[1]
+
+
+def _clear(*tenants: Tenant) -> None:
+    for each in tenants:
+        if ids := each.docker("ps", "-aq").out.split():
+            each.docker("rm", "-fv", *ids)
+
+
+def test_two_tenants_have_the_same_names_and_see_only_their_own(ann: Tenant, bob: Tenant) -> None:
+    for each in (ann, bob):
+        each.docker("network", "create", "lab")
+        each.docker("volume", "create", "home")
+        each.docker("run", "-d", "--name", "web", "--network", "lab", "-v", "home:/data",
+                    "--hostname", f"of-{each.name}", "busybox", "sleep", "300")  # fmt: skip
+    try:
+        for each in (ann, bob):
+            assert each.docker("exec", "web", "hostname").out == f"of-{each.name}"
+            assert each.docker("ps", "--format", "{{.Names}}").out == "web"
+            assert each.docker("volume", "ls", "-q").out == "home"
+            assert each.docker("info", "--format", "{{.Containers}}").out == "1"
+            networks = each.docker("network", "ls", "--format", "{{.Name}}").out.split()
+            assert networks.count("lab") == 1
+            address = each.docker(
+                "inspect", "-f", "{{.NetworkSettings.Networks.lab.IPAddress}}", "web"
+            ).out
+            assert f"Address: {address}" in each.docker("exec", "web", "nslookup", "web").out
+        foreign = ann.docker("inspect", "-f", "{{.Id}}", "web").out
+        for words in (("inspect", foreign), ("logs", foreign[:12]), ("rm", "-f", foreign)):
+            said = bob.docker(*words, code=1).err
+            assert "No such" in said
+            assert "ann" not in said
+        assert "web" not in ann.fleet.docker("ps", "-a", "--format", "{{.Names}}").out
+    finally:
+        _clear(ann, bob)
+        for each in (ann, bob):
+            each.docker("network", "rm", "lab")
+            each.docker("volume", "rm", "home")
+
+
+def test_a_client_certificate_is_enough(ann: Tenant) -> None:
+    fleet = ann.fleet
+    done = fleet.docker("run", "--rm", "busybox", "echo", "certified", env=ann.cert_env)
+    assert done.out == "certified"
+    assert (
+        "authentication required"
+        in fleet.docker(
+            "ps", code=1, env={**ann.env, "DOCKER_CONFIG": str(ann.config("", "none"))}
+        ).err
+    )
+
+
+def test_exec_over_tls_carries_every_byte_after_the_half_close(ann: Tenant, tmp_path: Path) -> None:
+    """100 MB in, the same 100 MB out; the command ends only at the end of its input."""
+    data = random.Random(1).randbytes(1 << 20) * 100
+    ann.docker("run", "-d", "--name", "pipe", "busybox", "sleep", "300")
+    try:
+        sent, got = tmp_path / "sent", tmp_path / "got"
+        sent.write_bytes(data)
+        with sent.open("rb") as source, got.open("wb") as target:
+            subprocess.run(["docker", "exec", "-i", "pipe", "cat"], stdin=source, stdout=target,
+                           env=ann.env, timeout=100, check=True)  # fmt: skip
+        assert got.read_bytes() == data
+        late = ann.docker("exec", "-i", "pipe", "sh", "-c", "cat >/dev/null; sleep 1; echo end")
+        assert late.out == "end"
+        assert ann.docker("exec", "pipe", "sh", "-c", "exit 7", code=7).code == 7
+    finally:
+        _clear(ann)
+
+
+def test_images_of_a_tenant_are_its_own_and_shared_ones_are_read_only(
+    ann: Tenant, bob: Tenant
+) -> None:
+    fleet = ann.fleet
+    ann.docker("tag", "busybox", "lab/tool:1")
+    ann.docker("tag", "busybox", "mine")
+    fleet.docker("tag", "busybox", "staff/secret:1")
+    try:
+        assert ann.docker("run", "--rm", "lab/tool:1", "echo", "own").out == "own"
+        names = ann.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out.split()
+        assert sorted(names) == ["busybox:latest", "lab/tool:1", "mine:latest"]
+        for name in ("lab/tool:1", "mine", "staff/secret:1"):
+            assert "No such image" in bob.docker("image", "inspect", name, code=1).err
+        assert bob.docker("images", "-q").out.count("\n") == 0
+        assert "staff/secret" not in ann.docker("images").out
+        assert "read-only" in ann.docker("rmi", "busybox", code=1).err
+        shown = json.loads(fleet.docker("image", "inspect", "busybox").out)[0]["RepoTags"]
+        assert not [tag for tag in shown if "tool" in tag or "mine" in tag]
+    finally:
+        ann.docker("rmi", "lab/tool:1", "mine")
+        fleet.docker("rmi", "staff/secret:1")
+    assert ann.docker("images", "--format", "{{.Repository}}").out == "busybox"
+
+
+def test_events_are_those_of_the_own_tenant(ann: Tenant, bob: Tenant) -> None:
+    ann.docker("run", "--rm", "--name", "told", "busybox", "true")
+    bob.docker("run", "--rm", "--name", "untold", "busybox", "true")
+
+    def names(tenant: Tenant) -> str:
+        return tenant.docker(
+            "events", "--since", "60s", "--until", "0s", "--filter", "type=container",
+            "--format", "{{.Actor.Attributes.name}}",
+        ).out  # fmt: skip
+
+    until(lambda: "told" in names(ann).split())
+    until(lambda: "untold" in names(bob))
+    assert "told" not in names(bob).split()
+    assert "untold" not in names(ann).split()
+
+
+def test_a_token_is_narrow_revoked_and_expires(ann: Tenant) -> None:
+    fleet = ann.fleet
+    create = ("token", "create", "--tenant", ann.name)
+    reader = fleet.labfleet(*create, "--scopes", "read", "--note", "grading").out.strip()
+    env = {**ann.env, "DOCKER_CONFIG": str(ann.config(reader, "reader"))}
+    fleet.docker("ps", env=env)
+    refused = fleet.docker("create", "busybox", code=1, env=env).err
+    assert "needs the scope run" in refused
+    rows = fleet.labfleet("token", "ls", "--tenant", ann.name).out
+    assert "grading" in rows
+    assert reader.rpartition("_")[2] not in rows
+    fleet.labfleet("token", "revoke", reader.split("_")[1])
+    assert "revoked" in fleet.docker("ps", code=1, env=env).err
+    short = fleet.labfleet(*create, "--expires", "1s").out.strip()
+    env["DOCKER_CONFIG"] = str(ann.config(short, "short"))
+    until(lambda: fleet.docker("ps", code=None, env=env).code != 0)
+    assert "expired" in fleet.docker("ps", code=1, env=env).err
+    assert "scope" in fleet.labfleet(*create, "--scopes", "admin", code=1).out
+
+
+def test_a_tenant_that_is_removed_leaves_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    carol = Tenant.create(fleet, "carol", tmp_path)
+    assert "exists" in fleet.labfleet("tenant", "create", "carol", code=1).out
+    carol.docker("run", "-d", "--name", "left", "-v", "left:/data", "busybox", "sleep", "300")
+    assert "1 containers" in fleet.labfleet("tenant", "rm", "carol", code=1).out
+    fleet.labfleet("tenant", "rm", "--force", "carol")
+    assert "carol" not in fleet.labfleet("tenant", "ls").out
+    assert carol.docker("ps", code=1).err
+    assert "no tenant" in fleet.labfleet("tenant", "rm", "carol", code=1).out
