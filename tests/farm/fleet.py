@@ -133,7 +133,7 @@ class Fleet:
         with DockerApi(self.plan.socket) as api:
             api.remove_everything()
             for network in api.get("/networks"):
-                if network["Name"] != "bridge":
+                if network["Name"] not in ("bridge", "none", "host"):
                     api.delete(f"/networks/{network['Id']}")
             until(lambda: all(" 0 containers" in row[1] for row in _hosts(api)))
 

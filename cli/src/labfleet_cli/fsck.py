@@ -105,7 +105,7 @@ def _networks(snapshot: Snapshot) -> Iterable[str]:
         if claim.network not in snapshot.networks:
             yield f"claim {key} belongs to no network"
     for what, values in (
-        ("subnet", [network.subnet for network in snapshot.networks.values()]),
+        ("subnet", [network.transit or network.subnet for network in snapshot.networks.values()]),
         ("vni", [str(network.vni) for network in snapshot.networks.values()]),
     ):
         for value, count in Counter(values).items():

@@ -1,5 +1,6 @@
 """The buckets of the fleet's memory: name, value type, and who writes them (`ARCHITECTURE.md`)."""
 
+import re
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -11,6 +12,7 @@ from labfleet_proto.message import Message
 from labfleet_proto.networks import AddressRecord, NetworkNameRecord, NetworkRecord, SubnetClaim
 from labfleet_proto.tenants import CertificateRecord, TenantRecord, TokenRecord
 
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 M = TypeVar("M", bound=Message)
 
 
@@ -48,8 +50,15 @@ def container_key(tenant: TenantId, container: ContainerId) -> str:
 
 
 def name_key(tenant: TenantId, name: str) -> str:
-    """Key in `names`, `network_names` or `volumes`; docker's names need no escaping there."""
-    return f"{tenant}.{name.replace('.', '=')}"
+    """Key in `names`, `network_names` or `volumes`: only networks have names that need escaping.
+
+    `.` becomes `=`; what a key may not hold is written as `/` and the hex digits of its UTF-8.
+    """
+    return f"{tenant}.{_UNSAFE.sub(_escape, name)}"
+
+
+def _escape(found: re.Match[str]) -> str:
+    return "=" if found[0] == "." else "".join(f"/{byte:02x}" for byte in found[0].encode())
 
 
 def observed_key(host: HostId, container: ContainerId) -> str:

@@ -94,6 +94,12 @@ class NetworkAttachment(Message):
     aliases: tuple[str, ...] = ()
     address: str | None = None
     """Asked for by `--ip`."""
+    mac: str | None = None
+    """Asked for by `--mac-address`."""
+    links: dict[str, ContainerId] = {}
+    """Names that only this container knows, and which container each means."""
+    driver_opts: dict[str, str] = {}
+    gateway_priority: int = 0
 
 
 class ContainerSpec(Message):
@@ -134,6 +140,7 @@ class ContainerSpec(Message):
     extra_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
     sysctls: dict[str, str] = {}
     group_add: tuple[str, ...] = ()
 

@@ -17,13 +17,25 @@ class NetworkRecord(Message):
     vni: int
     """VXLAN network identifier, 24 bits (RFC 7348); unique in the fleet."""
     subnet: str
-    """CIDR. No two networks of the fleet overlap."""
+    """CIDR. No two networks of a tenant overlap; without `transit` no two of the fleet."""
     gateway: str
     """First address by default; the same on every host, and the DNS server's."""
     is_internal: bool = False
     """No way out of the network."""
     labels: dict[str, str] = {}
     created_at_ns: int
+    transit: str = ""
+    """A /24 of the pool behind which a subnet of the client's own choice hides on each host: the
+    hosts never route that subnet, so it may be any, also another tenant's. Empty: of the pool itself."""
+    ip_range: str = ""
+    """CIDR within `subnet` from which addresses are given; empty: the whole subnet."""
+    aux_addresses: dict[str, str] = {}
+    """Addresses that are given to nobody, by name."""
+    driver: str = "bridge"
+    """As the client asked; all mean the same."""
+    options: dict[str, str] = {}
+    ipam_options: dict[str, str] = {}
+    is_attachable: bool = False
 
 
 class NetworkNameRecord(Message):
@@ -55,6 +67,10 @@ class AddressRecord(Message):
     attempt: int
     names: tuple[str, ...]
     """Names that resolve to the address: container name, short id, aliases, hostname."""
+    interface: str = ""
+    """Name inside the container, such as `eth0`."""
+    links: dict[str, ContainerId] = {}
+    """Names that only the holder of this address knows, and whose address each means."""
 
 
 class Endpoint(Message):
@@ -78,6 +94,10 @@ class InterfaceWish(Message):
     names: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     address: str | None = None
+    mac: str | None = None
+    links: dict[str, ContainerId] = {}
+    gateway_priority: int = 0
+    """The network of the greatest is the container's way out; of equal ones the first."""
 
 
 class PublishedPort(Message):
@@ -137,6 +157,8 @@ class NetworkCheck(Message):
 
 ALLOCATE_INTERFACE = JobKind("allocate_interface", "network", AllocateInterface, InterfaceReady)
 """Raises PortInUseError, NoRoomError (pool exhausted), ConflictError (address taken), NotFoundError (network)."""
+CHANGE_INTERFACES = JobKind("change_interfaces", "network", AllocateInterface, InterfaceReady)
+"""Make the interfaces of an attempt that has its namespace equal to the wishes. Raises as `allocate_interface`."""
 RELEASE_INTERFACE = JobKind("release_interface", "network", ReleaseInterface, Nothing)
 PUBLISH_PORTS = JobKind("publish_ports", "network", PublishPorts, Nothing)
 """Served by the entry (host id `entry`) only. Raises PortInUseError."""

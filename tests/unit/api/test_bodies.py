@@ -66,9 +66,9 @@ def test_a_create_body_refuses_fields_of_its_host_config() -> None:
         (NetworkBody.model_validate({"Name": "a", "EnableIPv6": True}), "EnableIPv6"),
         (
             NetworkBody.model_validate(
-                {"Name": "a", "IPAM": {"Config": [{"AuxiliaryAddresses": {"a": "10.0.0.1"}}]}}
+                {"Name": "a", "IPAM": {"Config": [{"Invented": {"a": "10.0.0.1"}}]}}
             ),
-            "IPAM.Config.AuxiliaryAddresses",
+            "IPAM.Config.Invented",
         ),
         (VolumeBody.model_validate({"ClusterVolumeSpec": {"Group": "a"}}), "ClusterVolumeSpec"),
         (ExecBody.model_validate({"Invented": 1}), "Invented"),

@@ -8,7 +8,12 @@ import pytest
 from tests.unit.proto.records import container_id
 
 from labfleet_api.core import create
-from labfleet_api.core.attachments import wanted_networks
+from labfleet_api.core.attachments import (
+    EndpointWish,
+    checked_mac,
+    parse_link,
+    wanted_networks,
+)
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.create import constraints
 from labfleet_api.core.image_defaults import ImageDefaults, image_defaults
@@ -560,7 +565,7 @@ def test_what_dockers_client_sends_by_default_is_taken() -> None:
 @pytest.mark.parametrize("mode", ["default", "bridge", ""])
 def test_the_empty_name_is_the_default_network(mode: str) -> None:
     body = CreateBody.model_validate({"HostConfig": {"NetworkMode": mode}})
-    assert wanted_networks(body) == {"": ((), None)}
+    assert wanted_networks(body) == {"": EndpointWish()}
 
 
 @pytest.mark.parametrize("mode", ["host", "container:web", "ns:/proc/1/ns/net"])
@@ -591,22 +596,72 @@ def test_the_network_of_the_mode_comes_first_with_its_wishes() -> None:
         }
     )
     assert list(wanted_networks(body).items()) == [
-        ("front", (("web",), "10.100.1.9")),
-        ("back", ((), None)),
+        ("front", EndpointWish(aliases=("web",), address="10.100.1.9")),
+        ("back", EndpointWish()),
     ]
 
 
 def test_endpoints_without_a_mode_are_all_networks() -> None:
     """As docker: the default network is joined only by who names no other."""
     body = CreateBody.model_validate({"NetworkingConfig": {"EndpointsConfig": {"front": {}}}})
-    assert wanted_networks(body) == {"front": ((), None)}
+    assert wanted_networks(body) == {"front": EndpointWish()}
 
 
-@pytest.mark.parametrize("endpoint", [{"Links": ["a:b"]}, {"MacAddress": "02:00:00:00:00:01"}])
-def test_links_and_mac_addresses_are_not_there_yet(endpoint: dict[str, Any]) -> None:
+def test_everything_that_an_endpoint_may_say() -> None:
+    endpoint = {
+        "Links": ["db:store"],
+        "MacAddress": "02-AA-00-00-00-01",
+        "DriverOpts": {"a": "b"},
+        "GwPriority": 7,
+    }
     body = CreateBody.model_validate({"NetworkingConfig": {"EndpointsConfig": {"front": endpoint}}})
-    with pytest.raises(NotImplementedYetError, match=r"EndpointsConfig\.front"):
+    assert wanted_networks(body)["front"] == EndpointWish(
+        mac="02:aa:00:00:00:01",
+        links=("db:store",),
+        driver_opts={"a": "b"},
+        gateway_priority=7,
+    )
+
+
+def test_the_containers_own_address_and_links_are_the_first_networks() -> None:
+    body = CreateBody.model_validate(
+        {
+            "MacAddress": "02:aa:00:00:00:01",
+            "HostConfig": {"NetworkMode": "front", "Links": ["/db:/web/store"]},
+            "NetworkingConfig": {"EndpointsConfig": {"back": {}}},
+        }
+    )
+    found = wanted_networks(body)
+    assert found["front"] == EndpointWish(mac="02:aa:00:00:00:01", links=("/db:/web/store",))
+    assert found["back"] == EndpointWish()
+    assert parse_link("/db:/web/store") == ("db", "store")
+    assert parse_link("db") == ("db", "db")
+
+
+def test_two_different_mac_addresses_are_refused() -> None:
+    body = CreateBody.model_validate(
+        {
+            "MacAddress": "02:aa:00:00:00:01",
+            "HostConfig": {"NetworkMode": "front"},
+            "NetworkingConfig": {"EndpointsConfig": {"front": {"MacAddress": "02:aa:00:00:00:02"}}},
+        }
+    )
+    with pytest.raises(InvalidRequestError, match="container-wide MAC address must match"):
         wanted_networks(body)
+
+
+@pytest.mark.parametrize(
+    "mac", ["x", "02:aa:00:00:00", "01:aa:00:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"]
+)
+def test_what_is_no_hardware_address_is_refused(mac: str) -> None:
+    with pytest.raises(InvalidRequestError, match="invalid MAC address"):
+        checked_mac(mac)
+
+
+@pytest.mark.parametrize("link", ["", ":", "a:", ":b", "a:b:c"])
+def test_what_is_no_link_is_refused(link: str) -> None:
+    with pytest.raises(InvalidRequestError, match="bad format for links"):
+        parse_link(link)
 
 
 def test_networks_and_mode_are_kept() -> None:

@@ -26,9 +26,7 @@ def test_a_name_within_the_rule_is_taken(check: Callable[[str], str], name: str)
 
 
 @pytest.mark.parametrize("name", BAD)
-@pytest.mark.parametrize(
-    "check", [checked_container_name, checked_volume_name, checked_network_name]
-)
+@pytest.mark.parametrize("check", [checked_container_name, checked_volume_name])
 def test_a_name_against_the_rule_is_refused(check: Callable[[str], str], name: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"\[a-zA-Z0-9\]\[a-zA-Z0-9_\.-\]"):
         check(name)
@@ -47,6 +45,17 @@ def test_a_container_name_has_two_characters_at_least(name: str) -> None:
 def test_a_volume_name_of_one_character_is_too_short() -> None:
     with pytest.raises(InvalidRequestError, match="too short"):
         checked_volume_name("a")
+
+
+@pytest.mark.parametrize("name", ["two words", "wé", "_x", "a:b"])
+def test_a_network_may_be_called_nearly_anything(name: str) -> None:
+    assert checked_network_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["web/db", "a" * 254, "web\n", "a\0"])
+def test_some_names_of_networks_are_refused(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match="invalid network name"):
+        checked_network_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "  "])

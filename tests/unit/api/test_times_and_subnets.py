@@ -2,20 +2,26 @@
 
 from ipaddress import IPv4Network
 from itertools import islice
+from typing import Any
 
 import pytest
+from tests.unit.proto.records import network_record
 
+from labfleet_api.core.place_bodies import IpamPool
 from labfleet_api.core.subnets import (
     COUNT,
     POOL,
-    asked_subnet,
+    Addressing,
+    asked,
     candidates,
+    check_endpoint,
     gateway,
+    refuse_overlap,
     subnet_key,
     vni_key,
 )
 from labfleet_api.core.times import ZERO, human, parse_time, rfc3339
-from labfleet_proto.errors import InvalidRequestError, NotImplementedYetError
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
 
 S = 1_000_000_000
 FIRST = 1_700_000_000 * S
@@ -109,21 +115,85 @@ def test_a_full_pool_has_no_candidate() -> None:
     assert list(candidates(taken, 5)) == []
 
 
-def test_a_range_of_the_pool_may_be_chosen() -> None:
-    network = asked_subnet("10.100.7.0/24")
-    assert network == IPv4Network("10.100.7.0/24")
-    assert gateway(network) == "10.100.7.1"
-    assert subnet_key(network) == "net.10.100.7.0-24"
+def pool(**fields: Any) -> Addressing:
+    return asked([IpamPool.model_validate(fields)])
+
+
+def test_keys_of_claims() -> None:
+    assert subnet_key(IPv4Network("10.100.7.0/24")) == "net.10.100.7.0-24"
     assert vni_key(7) == "vni.7"
 
 
-@pytest.mark.parametrize("text", ["10.100.0.0/16", "192.168.1.0/24", "10.104.0.0/24", "10.0.0.0/8"])
-def test_another_range_is_not_there_yet(text: str) -> None:
-    with pytest.raises(NotImplementedYetError, match=text):
-        asked_subnet(text)
+@pytest.mark.parametrize(
+    "text", ["10.100.7.0/24", "10.100.0.0/16", "192.168.1.0/24", "132.124.0.0/16", "10.0.0.0/8"]
+)
+def test_any_range_may_be_chosen(text: str) -> None:
+    assert pool(Subnet=text).subnet == IPv4Network(text)
 
 
-@pytest.mark.parametrize("text", ["", "x", "10.100.1.5/24", "10.100.1.0/33", "fd00::/64"])
-def test_what_is_no_range_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequestError, match="invalid subnet"):
-        asked_subnet(text)
+def test_nothing_asked_is_nothing_said() -> None:
+    assert asked([]) == asked([IpamPool()]) == Addressing()
+
+
+@pytest.mark.parametrize(
+    ("subnet", "ip_range", "first"),
+    [
+        ("172.28.0.0/16", "", "172.28.0.1"),
+        ("172.28.0.0/16", "172.28.5.0/24", "172.28.5.0"),
+        ("172.28.0.0/16", "172.28.0.0/24", "172.28.0.1"),
+    ],
+)
+def test_the_gateway_is_the_first_address_of_the_range(
+    subnet: str, ip_range: str, first: str
+) -> None:
+    assert gateway(IPv4Network(subnet), ip_range) == first
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"Subnet": "x"}, "invalid CIDR block notation"),
+        ({"Gateway": "10.0.0.1"}, "invalid CIDR block notation"),
+        ({"Subnet": "10.1.0.0"}, "invalid CIDR block notation"),
+        ({"Subnet": "10.1.0.0/33"}, "invalid CIDR block notation"),
+        ({"Subnet": "10.1.1.5/24"}, r"it should be 10\.1\.1\.0/24"),
+        ({"Subnet": "10.1.0.0/31"}, "prefix must be from /8 to /30"),
+        ({"Subnet": "0.0.0.0/0"}, "prefix must be from /8 to /30"),
+        ({"Subnet": "127.0.0.0/16"}, "have a meaning already"),
+        ({"Subnet": "224.0.0.0/16"}, "have a meaning already"),
+        ({"Subnet": "10.1.0.0/16", "Gateway": "10.2.0.1"}, "invalid gateway"),
+        ({"Subnet": "10.1.0.0/16", "Gateway": "10.1.0.0"}, "invalid gateway"),
+        ({"Subnet": "10.1.0.0/16", "IPRange": "10.2.0.0/24"}, "invalid ip-range"),
+        (
+            {"Subnet": "10.1.0.0/16", "AuxiliaryAddresses": {"a": "x"}},
+            "invalid auxiliary address x",
+        ),
+    ],
+)
+def test_what_is_no_pool_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        pool(**fields)
+
+
+def test_two_pools_and_ipv6_are_not_there_yet() -> None:
+    with pytest.raises(NotImplementedYetError, match="one pool"):
+        asked([IpamPool(Subnet="10.1.0.0/16"), IpamPool(Subnet="10.2.0.0/16")])
+    with pytest.raises(NotImplementedYetError, match="no IPv6"):
+        pool(Subnet="fd00::/64")
+
+
+def test_two_networks_of_a_tenant_may_not_overlap() -> None:
+    other = network_record(subnet="172.28.0.0/16")
+    refuse_overlap(IPv4Network("172.29.0.0/16"), [other])
+    with pytest.raises(ForbiddenError, match="Pool overlaps with other one on this address space"):
+        refuse_overlap(IPv4Network("172.28.5.0/24"), [other])
+
+
+def test_an_address_that_is_asked_for_lies_in_the_subnet() -> None:
+    network = network_record(subnet="172.28.0.0/16")
+    check_endpoint(network, "172.28.5.24")
+    for address in ("10.0.0.1", "172.28.0.0", "172.28.255.255"):
+        with pytest.raises(InvalidRequestError, match="no configured subnet contains IP address"):
+            check_endpoint(network, address)
+    with pytest.raises(InvalidRequestError, match="invalid IPv4 address"):
+        check_endpoint(network, "x")

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.proto.records import container_record, container_spec, network_id
 
 from labfleet_proto.networks import Endpoint, InterfaceReady
-from labfleet_runtime_agent.service.launch import hosts_file, resolv_conf
+from labfleet_runtime_agent.core import name_files
 
 
 def interface(*addresses: str, dns: tuple[str, ...] = ("10.100.1.1",)) -> InterfaceReady:
@@ -27,11 +27,11 @@ def interface(*addresses: str, dns: tuple[str, ...] = ("10.100.1.1",)) -> Interf
 
 def hosts(*addresses: str, **spec: Any) -> list[str]:
     record = container_record(spec=container_spec(**spec))
-    return hosts_file(record, interface(*addresses)).splitlines()
+    return name_files.hosts(record.spec, interface(*addresses).endpoints).splitlines()
 
 
 def resolver(given: InterfaceReady, **spec: Any) -> list[str]:
-    return resolv_conf(container_record(spec=container_spec(**spec)), given).splitlines()
+    return name_files.resolv_conf(container_spec(**spec), given).splitlines()
 
 
 def test_localhost_comes_first() -> None:
@@ -74,6 +74,40 @@ def test_search_domains_are_one_line() -> None:
     assert "search lab example.org" in resolver(interface(), dns_search=("lab", "example.org"))
 
 
-@pytest.mark.parametrize("write", [hosts_file, resolv_conf])
-def test_a_file_ends_with_a_line_feed(write: Any) -> None:
-    assert write(container_record(), interface("10.100.1.2")).endswith("\n")
+def test_a_file_ends_with_a_line_feed() -> None:
+    given = interface("10.100.1.2")
+    assert name_files.hosts(container_spec(), given.endpoints).endswith("\n")
+    assert name_files.resolv_conf(container_spec(), given).endswith("\n")
+
+
+def test_the_hosts_file_follows_the_networks_and_keeps_what_the_container_wrote() -> None:
+    old, new = (
+        interface("10.1.0.2", "10.2.0.2").endpoints,
+        interface("10.2.0.2", "10.3.0.2").endpoints,
+    )
+    spec = container_spec(hostname="web")
+    text = name_files.hosts(spec, old) + "192.0.2.1\tmine\n"
+    lines = name_files.changed_hosts(text, spec, old, new).splitlines()
+    assert "10.1.0.2\tweb" not in lines
+    assert lines[-3:] == ["10.2.0.2\tweb", "192.0.2.1\tmine", "10.3.0.2\tweb"]
+
+
+def test_the_resolvers_follow_the_networks_unless_they_were_chosen() -> None:
+    spec = container_spec()
+    text = name_files.resolv_conf(spec, interface(dns=("10.1.0.1",))) + "# mine\n"
+    after = name_files.changed_resolv_conf(text, spec, interface(dns=("10.2.0.1",)))
+    assert after.splitlines() == ["nameserver 10.2.0.1", "options ndots:0", "# mine"]
+    chosen = container_spec(dns=("192.0.2.53",))
+    assert name_files.changed_resolv_conf(text, chosen, interface()) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ((), "options ndots:0"),
+        (("timeout:1",), "options ndots:0 timeout:1"),
+        (("ndots:2",), "options ndots:2"),
+    ],
+)
+def test_options_of_the_resolver(options: tuple[str, ...], line: str) -> None:
+    assert resolver(interface(), dns_options=options)[-1] == line

@@ -23,6 +23,7 @@ async def run_host(chassis: Chassis, settings: Settings, host: HostId) -> None:
     await network.prepare()
     bus = chassis.bus
     await bus.serve(networks.ALLOCATE_INTERFACE, network.attempts.allocate, host=host)
+    await bus.serve(networks.CHANGE_INTERFACES, network.rewiring.change, host=host)
     await bus.serve(networks.RELEASE_INTERFACE, network.attempts.release, host=host)
     await bus.serve(networks.CHECK_NETWORK, network.check, host=host)
     chassis.loop("network", network.keep)

@@ -1,17 +1,64 @@
-"""The networks that a create request asks for."""
+"""The networks that a request asks for, and how."""
+
+import re
+from dataclasses import dataclass, field
 
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.host_config import HostConfigBody
-from labfleet_proto.errors import ForbiddenError, NotImplementedYetError
+from labfleet_api.core.place_bodies import EndpointConfig
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
 
 _NAMED_MODES = ("default", "bridge", "")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
-def wanted_networks(body: CreateBody) -> dict[str, tuple[tuple[str, ...], str | None]]:
-    """Names of the networks to join, first the one of the mode, with aliases and address.
+@dataclass(frozen=True)
+class EndpointWish:
+    """How a container wants to be in a network."""
+
+    aliases: tuple[str, ...] = ()
+    address: str | None = None
+    mac: str | None = None
+    links: tuple[str, ...] = ()
+    """`container:alias`, as docker has them."""
+    driver_opts: dict[str, str] = field(default_factory=dict)
+    gateway_priority: int = 0
+
+
+def endpoint_wish(name: str, endpoint: EndpointConfig | None) -> EndpointWish:
+    """Read an endpoint's settings. Raises InvalidRequestError, NotImplementedYetError."""
+    if endpoint is None:
+        return EndpointWish()
+    wish = endpoint.IPAMConfig
+    if wish is not None and (wish.IPv6Address or wish.LinkLocalIPs):
+        raise NotImplementedYetError(
+            f"labfleet: EndpointsConfig.{name}: IPv6Address and LinkLocalIPs are not there yet"
+        )
+    return EndpointWish(
+        aliases=tuple(dict.fromkeys(endpoint.Aliases or ())),
+        address=wish.IPv4Address if wish and wish.IPv4Address else None,
+        mac=checked_mac(endpoint.MacAddress),
+        links=tuple(endpoint.Links or ()),
+        driver_opts=endpoint.DriverOpts or {},
+        gateway_priority=endpoint.GwPriority,
+    )
+
+
+def checked_mac(text: str) -> str | None:
+    """A hardware address in its usual form; None for the empty text. Raises InvalidRequestError."""
+    if not text:
+        return None
+    plain = text.lower().replace("-", ":")
+    if _MAC.fullmatch(plain) is None or int(plain[:2], 16) & 1 or plain == "00:00:00:00:00:00":
+        raise InvalidRequestError(f"invalid MAC address: {text}")
+    return plain
+
+
+def wanted_networks(body: CreateBody) -> dict[str, EndpointWish]:
+    """Names of the networks to join, first the one of the mode, with the wishes for each.
 
     The empty name means the tenant's default network, which who names only others does not join
-    (as docker). Raises ForbiddenError.
+    (as docker). Raises ForbiddenError, InvalidRequestError.
     """
     host = body.HostConfig or HostConfigBody()
     mode = host.NetworkMode
@@ -21,19 +68,44 @@ def wanted_networks(body: CreateBody) -> dict[str, tuple[tuple[str, ...], str | 
     if mode == "none" or body.NetworkDisabled:
         return {}
     first = "" if mode in _NAMED_MODES else mode
-    found: dict[str, tuple[tuple[str, ...], str | None]] = {}
+    found: dict[str, EndpointWish] = {}
     if first or not endpoints:
-        found[first] = ((), None)
+        found[first] = EndpointWish()
     for name, endpoint in endpoints.items():
         key = "" if name in _NAMED_MODES else name
-        if endpoint is None:
-            found.setdefault(key, ((), None))
-            continue
-        if endpoint.Links or endpoint.MacAddress:
-            raise NotImplementedYetError(
-                f"labfleet: EndpointsConfig.{name}: Links and MacAddress are not there yet"
-            )
-        wish = endpoint.IPAMConfig
-        address = wish.IPv4Address if wish and wish.IPv4Address else None
-        found[key] = (tuple(endpoint.Aliases or ()), address)
-    return found
+        wish = endpoint_wish(name, endpoint)
+        if endpoint is not None or key not in found:
+            found[key] = wish
+    return _with_own_wishes(body, host, found)
+
+
+def _with_own_wishes(
+    body: CreateBody, host: HostConfigBody, found: dict[str, EndpointWish]
+) -> dict[str, EndpointWish]:
+    """The container's own MAC address and links are the first network's."""
+    mac = checked_mac(body.MacAddress)
+    if not found or not (mac or host.Links):
+        return found
+    name, wish = next(iter(found.items()))
+    if mac and wish.mac and mac != wish.mac:
+        raise InvalidRequestError(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the "
+            "main network, or be left empty"
+        )
+    changed = EndpointWish(
+        wish.aliases,
+        wish.address,
+        mac or wish.mac,
+        (*(host.Links or ()), *wish.links),
+        wish.driver_opts,
+        wish.gateway_priority,
+    )
+    return {**found, name: changed}
+
+
+def parse_link(text: str) -> tuple[str, str]:
+    """`container:alias`, or a name that is both. Raises InvalidRequestError."""
+    parts = text.split(":")
+    if len(parts) > 2 or not all(parts):
+        raise InvalidRequestError(f"bad format for links: {text}")
+    return parts[0].removeprefix("/"), parts[-1].rpartition("/")[2]

@@ -41,6 +41,8 @@ class CreateBody(Body):
     StopSignal: str = ""
     StopTimeout: int | None = None
     NetworkDisabled: bool = False
+    MacAddress: str = ""
+    """Of the first network; older clients send it here."""
     Healthcheck: HealthConfig | None = None
     HostConfig: HostConfigBody | None = None
     NetworkingConfig: NetworkingConfigBody | None = None

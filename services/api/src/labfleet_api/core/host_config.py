@@ -93,6 +93,7 @@ class HostConfigBody(Body):
     Dns: list[str] | None = None
     DnsSearch: list[str] | None = None
     ExtraHosts: list[str] | None = None
+    Links: list[str] | None = None
     GroupAdd: list[str] | None = None
     Sysctls: dict[str, str] | None = None
     Devices: list[JsonValue] | None = None

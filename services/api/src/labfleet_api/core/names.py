@@ -7,6 +7,8 @@ from labfleet_proto.errors import InvalidRequestError
 
 RULE = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
 _NAME = re.compile(RULE + "+")
+_NETWORK_NAME = re.compile(r"[^/\x00-\x1f\x7f]+")
+"""Docker takes nearly any, also with spaces."""
 _LONGEST = 253
 
 _ADJECTIVES = (
@@ -54,8 +56,11 @@ def checked_network_name(name: str) -> str:
     """Return the name. Raises InvalidRequestError."""
     if not name.strip():
         raise InvalidRequestError("invalid network name: name is empty")
-    if _NAME.fullmatch(name) is None or len(name) > _LONGEST:
-        raise InvalidRequestError(f"invalid network name ({name}): only {RULE} are allowed")
+    if _NETWORK_NAME.fullmatch(name) is None or len(name) > _LONGEST:
+        raise InvalidRequestError(
+            f"invalid network name ({name}): no slash, no control character, "
+            f"at most {_LONGEST} characters"
+        )
     return name
 
 

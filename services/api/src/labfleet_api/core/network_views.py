@@ -48,11 +48,12 @@ def endpoints(record: ContainerRecord, seen: Observation | None) -> dict[str, Js
         names = [record.name, *wish.aliases, record.id[:12]]
         found[wish.network_name] = {
             "IPAMConfig": {"IPv4Address": wish.address} if wish.address else None,
-            "Links": None,
+            "Links": [f"{container[:12]}:{alias}" for alias, container in wish.links.items()]
+            or None,
             "Aliases": list(wish.aliases) or None,
-            "MacAddress": at.mac if at else "",
-            "DriverOpts": None,
-            "GwPriority": 0,
+            "MacAddress": at.mac if at else wish.mac or "",
+            "DriverOpts": wish.driver_opts or None,
+            "GwPriority": wish.gateway_priority,
             "NetworkID": wish.network_id,
             "EndpointID": endpoint_id(record.id, wish.network_id) if at else "",
             "Gateway": at.gateway if at else "",

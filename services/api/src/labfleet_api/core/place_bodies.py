@@ -10,6 +10,7 @@ class IpamConfig(Body):
 
     IPv4Address: str = ""
     IPv6Address: str = ""
+    LinkLocalIPs: list[str] | None = None
 
 
 class EndpointConfig(Body):
@@ -21,6 +22,12 @@ class EndpointConfig(Body):
     Aliases: list[str] | None = None
     Links: list[str] | None = None
     MacAddress: str = ""
+    DriverOpts: dict[str, str] | None = None
+    GwPriority: int = 0
+
+
+_Endpoint = EndpointConfig
+"""A name for where a field is called like its type."""
 
 
 class NetworkingConfigBody(Body):
@@ -35,6 +42,7 @@ class IpamPool(Body):
     Subnet: str = ""
     Gateway: str = ""
     IPRange: str = ""
+    AuxiliaryAddresses: dict[str, str] | None = None
 
 
 class Ipam(Body):
@@ -58,6 +66,20 @@ class NetworkBody(Body):
     IPAM: Ipam | None = None
     Options: dict[str, str] | None = None
     Labels: dict[str, str] | None = None
+
+
+class ConnectBody(Body):
+    """Body of `POST /networks/{id}/connect`."""
+
+    Container: str = ""
+    EndpointConfig: _Endpoint | None = None
+
+
+class DisconnectBody(Body):
+    """Body of `POST /networks/{id}/disconnect`."""
+
+    Container: str = ""
+    Force: bool = False
 
 
 class VolumeBody(Body):

@@ -1,17 +1,32 @@
-"""Address ranges of networks: /24s of one pool, each claimed once in the fleet."""
+"""Address ranges of networks: /24s of one pool, each claimed once, or what the client chooses."""
 
 import ipaddress
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from labfleet_proto.errors import InvalidRequestError, NotImplementedYetError
-from labfleet_proto.networks import ADDRESS_POOL
+from labfleet_api.core.place_bodies import IpamPool
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
+from labfleet_proto.networks import ADDRESS_POOL, NetworkRecord
 
 POOL = ipaddress.IPv4Network(ADDRESS_POOL)
 PREFIX = 24
 LARGEST_VNI = (1 << 24) - 1
+_SMALLEST = 30
+"""Prefix of the smallest subnet that has an address beside its gateway's."""
+_LARGEST = 8
 
 
 COUNT = 1 << (PREFIX - POOL.prefixlen)
+
+
+@dataclass(frozen=True)
+class Addressing:
+    """What a client asked of a network's addresses."""
+
+    subnet: ipaddress.IPv4Network | None = None
+    gateway: str = ""
+    ip_range: str = ""
+    aux_addresses: dict[str, str] = field(default_factory=dict)
 
 
 def candidates(taken: Collection[str], start: int) -> Iterator[ipaddress.IPv4Network]:
@@ -23,23 +38,93 @@ def candidates(taken: Collection[str], start: int) -> Iterator[ipaddress.IPv4Net
             yield network
 
 
-def asked_subnet(text: str) -> ipaddress.IPv4Network:
-    """Check a subnet that a client asked for. Raises InvalidRequestError, NotImplementedYetError."""
-    try:
-        network = ipaddress.IPv4Network(text)
-    except ValueError as exc:
-        raise InvalidRequestError(f"invalid subnet {text}: {exc}") from exc
-    if network.prefixlen != PREFIX or not network.subnet_of(POOL):
-        raise NotImplementedYetError(
-            f"labfleet: subnet {text}: only /{PREFIX} networks of {POOL} can be chosen; "
-            "leave it out and one is given"
+def asked(pools: Sequence[IpamPool]) -> Addressing:
+    """Check the pools that a client asked for. Raises InvalidRequestError, NotImplementedYetError."""
+    said = [pool for pool in pools if pool.Subnet or pool.Gateway or pool.IPRange]
+    if not said:
+        return Addressing()
+    if len(said) > 1:
+        raise NotImplementedYetError("labfleet: IPAM.Config: a network has one pool of addresses")
+    pool = said[0]
+    subnet = _subnet(pool.Subnet)
+    ip_range = pool.IPRange
+    if ip_range:
+        inner = _network("ip-range", ip_range)
+        if not inner.subnet_of(subnet):
+            raise InvalidRequestError(f"invalid ip-range {ip_range}: it is not within {subnet}")
+    return Addressing(
+        subnet=subnet,
+        gateway=_within("gateway", pool.Gateway, subnet) if pool.Gateway else "",
+        ip_range=ip_range,
+        aux_addresses={
+            name: _within("auxiliary address", address, subnet)
+            for name, address in (pool.AuxiliaryAddresses or {}).items()
+        },
+    )
+
+
+def _subnet(text: str) -> ipaddress.IPv4Network:
+    network = _network("subnet", text)
+    if not _LARGEST <= network.prefixlen <= _SMALLEST:
+        raise InvalidRequestError(
+            f"invalid subnet {text}: its prefix must be from /{_LARGEST} to /{_SMALLEST}"
         )
+    if network.is_multicast or network.is_loopback or network.is_link_local:
+        raise InvalidRequestError(f"invalid subnet {text}: these addresses have a meaning already")
     return network
 
 
-def gateway(network: ipaddress.IPv4Network) -> str:
-    """The first address."""
-    return str(network.network_address + 1)
+def _network(what: str, text: str) -> ipaddress.IPv4Network:
+    if ":" in text:
+        raise NotImplementedYetError(f"labfleet: {what} {text}: there is no IPv6")
+    try:
+        wide = ipaddress.IPv4Network(text, strict=False)
+    except ValueError as exc:
+        raise InvalidRequestError(f"invalid {what} {text}: invalid CIDR block notation") from exc
+    if "/" not in text:
+        raise InvalidRequestError(f"invalid {what} {text}: invalid CIDR block notation")
+    if str(wide.network_address) != text.partition("/")[0]:
+        raise InvalidRequestError(f"invalid {what} {text}: it should be {wide}")
+    return wide
+
+
+def _within(what: str, text: str, subnet: ipaddress.IPv4Network) -> str:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError as exc:
+        raise InvalidRequestError(f"invalid {what} {text}: invalid address") from exc
+    if address not in subnet or address in (subnet.network_address, subnet.broadcast_address):
+        raise InvalidRequestError(f"invalid {what} {text}: parent subnet is {subnet}")
+    return str(address)
+
+
+def check_endpoint(network: NetworkRecord, address: str) -> None:
+    """Check an address that a container asks for in a network. Raises InvalidRequestError."""
+    try:
+        wanted = ipaddress.IPv4Address(address)
+    except ValueError as exc:
+        raise InvalidRequestError(f"invalid IPv4 address: {address}") from exc
+    subnet = ipaddress.IPv4Network(network.subnet)
+    if wanted not in subnet or wanted in (subnet.network_address, subnet.broadcast_address):
+        raise InvalidRequestError(
+            f"invalid endpoint settings:\nno configured subnet contains IP address {address}"
+        )
+
+
+def refuse_overlap(subnet: ipaddress.IPv4Network, others: Sequence[NetworkRecord]) -> None:
+    """Two networks of one tenant may not share addresses. Raises ForbiddenError in docker's words."""
+    for other in others:
+        if subnet.overlaps(ipaddress.IPv4Network(other.subnet)):
+            raise ForbiddenError(
+                "invalid pool request: Pool overlaps with other one on this address space: "
+                f"{subnet} and {other.subnet} of network {other.name}"
+            )
+
+
+def gateway(network: ipaddress.IPv4Network, ip_range: str = "") -> str:
+    """The first address, of the range that addresses are given from."""
+    first = ipaddress.IPv4Network(ip_range or str(network)).network_address
+    return str(first + 1) if first == network.network_address else str(first)
 
 
 def subnet_key(network: ipaddress.IPv4Network) -> str:

@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from labfleet_api.service import containers, images, places, streams, system
+from labfleet_api.service import containers, images, network_routes, streams, system, volumes
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Measured, Versions, install_errors
 from labfleet_api.service.identities import Identified
@@ -22,8 +22,8 @@ def routes(fleet: Fleet) -> FastAPI:
         containers.router(fleet, life),
         streams.router(fleet),
         images.router(fleet),
-        places.network_router(fleet, networks),
-        places.volume_router(fleet),
+        network_routes.router(fleet, networks),
+        volumes.router(fleet),
     ):
         app.include_router(router)
     install_errors(app, fleet.chassis.log)

@@ -14,7 +14,7 @@ from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import Bucket, Entry, Mirror
 from labfleet_proto import buckets
 from labfleet_proto.buckets import container_key, observed_key
-from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, VolumeRecord
+from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, State, VolumeRecord
 from labfleet_proto.errors import ConflictError, NotFoundError, StaleError, UnavailableError
 from labfleet_proto.events import FleetEvent
 from labfleet_proto.hosts import HostRecord, Lease
@@ -118,7 +118,7 @@ class Fleet:
         key = observed_key(seen.host, seen.id)
         shown = self.memory.observed.get(key)
         is_recorded = container_key(seen.tenant, seen.id) in self.memory.containers.entries
-        if is_recorded and (shown is None or shown.order() < seen.order()):
+        if is_recorded and (shown is None or _newness(shown) < _newness(seen)):
             self._told[key] = seen
         self._show(seen)
 
@@ -242,7 +242,7 @@ class Fleet:
 
     def _on_observed(self, key: str, entry: Entry[Observation] | None) -> None:
         told = self._told.get(key)
-        if told is not None and (entry is None or entry.value.order() >= told.order()):
+        if told is not None and (entry is None or _newness(entry.value) >= _newness(told)):
             del self._told[key]
         if entry is not None:
             self._show(entry.value)
@@ -258,3 +258,8 @@ class Fleet:
             for watch in self._watches.get(container, ()):
                 watch.is_gone = True
                 watch.moved.set()
+
+
+def _newness(seen: Observation) -> tuple[tuple[int, State], int]:
+    """What makes one observation newer than another: within a state, the generation that it answers."""
+    return seen.order(), seen.generation

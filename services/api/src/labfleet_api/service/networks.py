@@ -6,11 +6,13 @@ import secrets
 from ipaddress import IPv4Network
 from typing import Any
 
-from labfleet_api.core import lookup, subnets
+from labfleet_api.core import lookup, network_documents, subnets
+from labfleet_api.core.attachments import EndpointWish, parse_link
 from labfleet_api.core.names import checked_network_name
+from labfleet_api.core.network_documents import DEFAULT, PREDEFINED
 from labfleet_api.core.network_views import endpoint_id
 from labfleet_api.core.place_bodies import NetworkBody
-from labfleet_api.core.times import rfc3339
+from labfleet_api.core.subnets import Addressing
 from labfleet_api.service.fleet import Fleet
 from labfleet_chassis.store import ExistsError
 from labfleet_proto.buckets import name_key
@@ -24,14 +26,13 @@ from labfleet_proto.errors import (
     NotImplementedYetError,
     UnavailableError,
 )
-from labfleet_proto.ids import NetworkId
+from labfleet_proto.ids import ContainerId, NetworkId
 from labfleet_proto.networks import NetworkNameRecord, NetworkRecord, SubnetClaim
 
-DEFAULT = "bridge"
-"""The tenant's own default network; made when it is first needed."""
 _MAKE_LIMIT_S = 10.0
-_RESERVED = ("bridge", "none", "host", "default", "container")
+_RESERVED = (*PREDEFINED, "default", "container")
 _DRIVERS = ("", "bridge", "overlay", "default")
+_REFUSED_DRIVERS = ("macvlan", "ipvlan", "host", "null")
 
 
 class Networks:
@@ -41,22 +42,37 @@ class Networks:
         self._fleet = fleet
         self._choice = random.SystemRandom()
 
-    async def attachments(
-        self, wanted: dict[str, tuple[tuple[str, ...], str | None]]
-    ) -> tuple[NetworkAttachment, ...]:
+    # -- find
+
+    async def attachments(self, wanted: dict[str, EndpointWish]) -> tuple[NetworkAttachment, ...]:
         """Resolve the networks of a create request; the empty name is the default network."""
         found = []
-        for name, (aliases, address) in wanted.items():
+        for name, wish in wanted.items():
             record = await self.default() if not name else self.find(name)
-            found.append(
-                NetworkAttachment(
-                    network_id=record.id,
-                    network_name=record.name,
-                    aliases=aliases,
-                    address=address,
-                )
-            )
+            found.append(self.attachment(record, wish))
         return tuple(found)
+
+    def attachment(self, record: NetworkRecord, wish: EndpointWish) -> NetworkAttachment:
+        """What a container's record says of a network. Raises InvalidRequestError, NotFoundError."""
+        if wish.address is not None:
+            subnets.check_endpoint(record, wish.address)
+        links: dict[str, ContainerId] = {}
+        for text in wish.links:
+            name, alias = parse_link(text)
+            try:
+                links[alias.lower()] = self._fleet.find(name).id
+            except NotFoundError as exc:
+                raise InvalidRequestError(f"could not get container for {name}: {exc}") from exc
+        return NetworkAttachment(
+            network_id=record.id,
+            network_name=record.name,
+            aliases=wish.aliases,
+            address=wish.address,
+            mac=wish.mac,
+            links=links,
+            driver_opts=wish.driver_opts,
+            gateway_priority=wish.gateway_priority,
+        )
 
     def find(self, text: str) -> NetworkRecord:
         """Find by id, name or prefix. Raises NotFoundError, InvalidRequestError."""
@@ -68,7 +84,7 @@ class Networks:
             if record.name == DEFAULT:
                 return record
         try:
-            return await self._make(DEFAULT, None, NetworkBody(Name=DEFAULT))
+            return await self._make(DEFAULT, Addressing(), NetworkBody(Name=DEFAULT))
         except ConflictError:  # another request makes it right now
             return await self._await_default()
 
@@ -81,33 +97,39 @@ class Networks:
             raise UnavailableError("the default network is being made, try again")
         return record.value
 
+    # -- create
+
     async def create(self, body: NetworkBody) -> NetworkRecord:
-        """Make a network. Raises ConflictError (name taken), InvalidRequestError."""
+        """Make a network. Raises ConflictError (name taken), InvalidRequestError, ForbiddenError."""
         body.refuse_unserved()
         name = checked_network_name(body.Name)
         if name in _RESERVED:
             raise ForbiddenError(f"operation is not permitted on predefined {name} network")
+        if body.Driver in _REFUSED_DRIVERS:
+            raise ForbiddenError(
+                f"network driver {body.Driver}: a network of a fleet is of driver bridge or overlay"
+            )
         if body.Driver not in _DRIVERS:
-            raise InvalidRequestError(
-                f"network driver {body.Driver}: this fleet has one, named bridge or overlay"
-            )
-        if body.EnableIPv4 is False or body.Options:
-            raise NotImplementedYetError(
-                "labfleet: networks without IPv4, and options of networks, are not there yet"
-            )
-        pools = (body.IPAM.Config if body.IPAM else None) or []
-        asked = None
-        for pool in pools:
-            if len(pools) > 1 or pool.IPRange or pool.Gateway:
-                raise NotImplementedYetError(
-                    "labfleet: IPAM.Config: IPRange, Gateway and several pools are not there yet"
-                )
-            asked = subnets.asked_subnet(pool.Subnet) if pool.Subnet else None
+            raise NotFoundError(f'plugin "{body.Driver}" not found')
+        ipam_driver = body.IPAM.Driver if body.IPAM else ""
+        if ipam_driver not in ("", "default"):
+            raise NotFoundError(f'plugin "{ipam_driver}" not found')
+        if body.Scope not in ("", "local"):
+            raise ForbiddenError(f"network scope {body.Scope}: there is no swarm mode")
+        if body.EnableIPv4 is False:
+            raise NotImplementedYetError("labfleet: networks without IPv4 are not there yet")
+        asked = subnets.asked((body.IPAM.Config if body.IPAM else None) or [])
+        if asked.subnet is not None:
+            subnets.refuse_overlap(asked.subnet, self._fleet.networks())
         record = await self._make(name, asked, body)
-        await self._fleet.emit("network", "create", record.id, {"name": name, "type": "bridge"})
+        await self._tell(record, "create")
         return record
 
-    async def _make(self, name: str, asked: IPv4Network | None, body: NetworkBody) -> NetworkRecord:
+    async def _tell(self, record: NetworkRecord, action: str) -> None:
+        about = {"name": record.name, "type": record.driver}
+        await self._fleet.emit("network", action, record.id, about)
+
+    async def _make(self, name: str, asked: Addressing, body: NetworkBody) -> NetworkRecord:
         fleet = self._fleet
         network = NetworkId(secrets.token_hex(32))
         key = name_key(fleet.tenant, name)
@@ -133,37 +155,62 @@ class Networks:
         self,
         network: NetworkId,
         name: str,
-        asked: IPv4Network | None,
+        asked: Addressing,
         body: NetworkBody,
         claims: list[str],
     ) -> NetworkRecord:
         """Claim address range and VNI, noting them in `claims`, and store the network."""
         fleet = self._fleet
-        subnet = await self._claim_subnet(network, asked, claims)
+        of_pool = await self._claim_subnet(network, claims)
         vni = await self._claim_vni(network, claims)
+        subnet = asked.subnet or of_pool
         record = NetworkRecord(
             id=network,
             tenant=fleet.tenant,
             name=name,
             vni=vni,
             subnet=str(subnet),
-            gateway=subnets.gateway(subnet),
+            gateway=asked.gateway or subnets.gateway(subnet, asked.ip_range),
             is_internal=body.Internal,
             labels=body.Labels or {},
             created_at_ns=fleet.clock.now_ns(),
+            transit=str(of_pool) if asked.subnet else "",
+            ip_range=asked.ip_range,
+            aux_addresses=asked.aux_addresses,
+            driver="overlay" if body.Driver == "overlay" else "bridge",
+            options=body.Options or {},
+            ipam_options=(body.IPAM.Options if body.IPAM else None) or {},
+            is_attachable=body.Attachable,
         )
         revision = await fleet.memory.networks.bucket.create(network, record)
         await fleet.memory.networks.wait_for(revision)
+        await self._refuse_later(record, revision)
         return record
 
-    async def _claim_subnet(
-        self, network: NetworkId, asked: IPv4Network | None, claims: list[str]
-    ) -> IPv4Network:
-        taken = {record.subnet for record in self._fleet.memory.networks.values()}
-        options = (
-            [asked] if asked else subnets.candidates(taken, self._choice.randrange(subnets.COUNT))
-        )
-        for option in options:
+    async def _refuse_later(self, record: NetworkRecord, revision: int) -> None:
+        """Of two networks made at once with the same addresses, the later gives way.
+
+        What was written before is in the mirror now, since this network is. Raises ForbiddenError.
+        """
+        entries = self._fleet.memory.networks.entries.values()
+        earlier = [
+            entry.value
+            for entry in entries
+            if entry.value.tenant == record.tenant and entry.revision < revision
+        ]
+        try:
+            subnets.refuse_overlap(IPv4Network(record.subnet), earlier)
+        except ForbiddenError:
+            await self._fleet.memory.networks.bucket.delete(record.id)
+            raise
+
+    async def _claim_subnet(self, network: NetworkId, claims: list[str]) -> IPv4Network:
+        """A /24 of the pool that no other network has, nor lies in one of the tenant's own."""
+        taken = {each.transit or each.subnet for each in self._fleet.memory.networks.values()}
+        own = [IPv4Network(each.subnet) for each in self._fleet.networks()]
+        for option in subnets.candidates(taken, self._choice.randrange(subnets.COUNT)):
+            if any(option.overlaps(each) for each in own):
+                continue
             key = subnets.subnet_key(option)
             try:
                 await self._fleet.memory.subnets.create(key, SubnetClaim(network=network))
@@ -171,10 +218,6 @@ class Networks:
                 continue
             claims.append(key)
             return option
-        if asked:
-            raise ForbiddenError(
-                f"invalid pool request: Pool overlaps with other one on this address space: {asked}"
-            )
         raise ConflictError(f"no /{subnets.PREFIX} of {subnets.POOL} is free")
 
     async def _claim_vni(self, network: NetworkId, claims: list[str]) -> int:
@@ -187,6 +230,8 @@ class Networks:
                 continue
             claims.append(key)
             return vni
+
+    # -- remove
 
     async def remove(self, record: NetworkRecord) -> None:
         """Remove a network that no running container uses. Raises ForbiddenError."""
@@ -203,14 +248,15 @@ class Networks:
             )
         memory = self._fleet.memory
         await memory.networks.bucket.delete(record.id)
-        await memory.subnets.delete(subnets.subnet_key(IPv4Network(record.subnet)))
+        of_pool = IPv4Network(record.transit or record.subnet)
+        await memory.subnets.delete(subnets.subnet_key(of_pool))
         await memory.subnets.delete(subnets.vni_key(record.vni))
         await memory.network_names.delete(name_key(record.tenant, record.name))
         while record.id in memory.networks.entries:
             await memory.networks.changed()
-        await self._fleet.emit(
-            "network", "destroy", record.id, {"name": record.name, "type": "bridge"}
-        )
+        await self._tell(record, "destroy")
+
+    # -- show
 
     def members(self, record: NetworkRecord) -> dict[str, dict[str, Any]]:
         """Running containers of a network, as inspect shows them."""
@@ -232,28 +278,8 @@ class Networks:
 
     def view(self, record: NetworkRecord, *, with_members: bool) -> dict[str, Any]:
         """One network in docker's shape."""
-        return {
-            "Name": record.name,
-            "Id": record.id,
-            "Created": rfc3339(record.created_at_ns),
-            "Scope": "local",
-            "Driver": "bridge",
-            "EnableIPv4": True,
-            "EnableIPv6": False,
-            "IPAM": {
-                "Driver": "default",
-                "Options": None,
-                "Config": [{"Subnet": record.subnet, "Gateway": record.gateway}],
-            },
-            "Internal": record.is_internal,
-            "Attachable": True,
-            "Ingress": False,
-            "ConfigFrom": {"Network": ""},
-            "ConfigOnly": False,
-            "Containers": self.members(record) if with_members else {},
-            "Options": {"labfleet.vni": str(record.vni)},
-            "Labels": record.labels,
-        }
+        members = self.members(record) if with_members else {}
+        return network_documents.network_document(record, members)
 
     def require(self, text: str) -> NetworkRecord:
         """Find a network for a route, in docker's words. Raises NotFoundError."""

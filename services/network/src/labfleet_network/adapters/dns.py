@@ -22,6 +22,7 @@ import dns.rrset
 from labfleet_chassis.logs import Log
 from labfleet_network.core.answers import Directory
 from labfleet_network.metrics import QUERIES
+from labfleet_proto.ids import NetworkId
 
 _TTL_S = 0
 _UPSTREAM_LIMIT_S = 3.0
@@ -54,43 +55,61 @@ class DnsServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def addresses(self) -> set[str]:
-        """Where it listens."""
+        """Where it listens: a network each, or an address that was given without one."""
         return set(self._udp)
 
-    async def listen(self, address: str) -> None:
-        """Listen on an address, UDP and TCP; again is nothing. Raises OSError."""
-        if address in self._udp:
+    async def listen(
+        self,
+        address: str,
+        network: NetworkId | None = None,
+        sockets: tuple[socket.socket, socket.socket] | None = None,
+    ) -> None:
+        """Listen on an address, UDP and TCP; again is nothing. Raises OSError.
+
+        `network`: whose names are asked for there; None: of the networks that have the asker's
+        address. `sockets` were bound in another namespace.
+        """
+        key = network or address
+        if key in self._udp:
             return
         loop = asyncio.get_running_loop()
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.setblocking(False)
+        udp, tcp = sockets or bound(address)
         try:
-            udp.bind((address, 53))
-            transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), sock=udp)
+            transport, _ = await loop.create_datagram_endpoint(
+                lambda: _Udp(self, network), sock=udp
+            )
         except OSError:
             udp.close()
+            tcp.close()
             raise
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._serve_tcp(reader, writer, network)
+
         try:
-            self._tcp[address] = await asyncio.start_server(self._serve_tcp, address, 53)
+            self._tcp[key] = await asyncio.start_server(serve, sock=tcp)
         except OSError:
             transport.close()
+            tcp.close()
             raise
-        self._udp[address] = transport
+        self._udp[key] = transport
 
-    def quiet(self, address: str) -> None:
-        """Stop listening on an address; unknown is success."""
-        transport = self._udp.pop(address, None)
+    def quiet(self, key: str) -> None:
+        """Stop listening for a network, or on an address given without one; unknown is success."""
+        transport = self._udp.pop(key, None)
         if transport is not None:
             transport.close()
-        server = self._tcp.pop(address, None)
+        server = self._tcp.pop(key, None)
         if server is not None:
             server.close()
 
-    def spawn_answer(self, data: bytes, peer: str, reply: Callable[[bytes], None]) -> None:
+    def spawn_answer(
+        self, data: bytes, peer: str, network: NetworkId | None, reply: Callable[[bytes], None]
+    ) -> None:
         """Answer one datagram in a task of its own."""
 
         async def answer() -> None:
-            said = await self.answer(data, peer, is_datagram=True)
+            said = await self.answer(data, peer, network, is_datagram=True)
             if said is not None:
                 reply(said)
 
@@ -98,7 +117,12 @@ class DnsServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_tcp(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        network: NetworkId | None,
+    ) -> None:
         peer = str(writer.get_extra_info("peername")[0])
         task = asyncio.current_task()
         if task is not None:  # nothing else keeps it from the collector once the peer half-closes
@@ -110,7 +134,7 @@ class DnsServer:
                     async with asyncio.timeout(10):
                         size = int.from_bytes(await reader.readexactly(2), "big")
                         data = await reader.readexactly(size)
-                    said = await self.answer(data, peer)
+                    said = await self.answer(data, peer, network)
                     if said is None:
                         break
                     writer.write(len(said).to_bytes(2, "big") + said)
@@ -118,7 +142,14 @@ class DnsServer:
         finally:
             writer.close()
 
-    async def answer(self, data: bytes, peer: str, *, is_datagram: bool = False) -> bytes | None:
+    async def answer(
+        self,
+        data: bytes,
+        peer: str,
+        network: NetworkId | None = None,
+        *,
+        is_datagram: bool = False,
+    ) -> bytes | None:
         """Answer one query from `peer`; None for what is no query.
 
         What the asker cannot take in one datagram is cut, and marked so: it asks again over TCP.
@@ -134,19 +165,21 @@ class DnsServer:
             said = dns.message.make_response(query)
             said.set_rcode(dns.rcode.NOTIMP)
             return said.to_wire()
-        answer = self._own(query, peer) or await self._forward(query)
+        answer = self._own(query, peer, network) or await self._forward(query)
         if not is_datagram:
             return answer.to_wire()
         most = max(query.payload, _LEAST_UDP_BYTES)
         return answer.to_wire(max_size=most, prefer_truncation=True)
 
-    def _own(self, query: dns.message.Message, peer: str) -> dns.message.Message | None:
+    def _own(
+        self, query: dns.message.Message, peer: str, network: NetworkId | None
+    ) -> dns.message.Message | None:
         """Answer from the directory; None if the name is none of ours."""
         question = query.question[0]
         directory = self._directory()
         if question.rdtype == dns.rdatatype.PTR:
-            return self._own_reverse(query, directory, peer)
-        found = directory.forward(peer, question.name.to_text(omit_final_dot=True))
+            return self._own_reverse(query, directory, peer, network)
+        found = directory.forward(peer, question.name.to_text(omit_final_dot=True), network)
         if found is None:
             return None
         QUERIES.labels("own").inc()
@@ -156,14 +189,18 @@ class DnsServer:
         return said
 
     def _own_reverse(
-        self, query: dns.message.Message, directory: Directory, peer: str
+        self,
+        query: dns.message.Message,
+        directory: Directory,
+        peer: str,
+        network: NetworkId | None,
     ) -> dns.message.Message | None:
         question = query.question[0]
         try:
             address = dns.reversename.to_address(question.name)
         except dns.exception.DNSException:
             return None
-        names = directory.reverse(peer, address)
+        names = directory.reverse(peer, address, network)
         if names is None:
             return None
         QUERIES.labels("own").inc()
@@ -194,8 +231,24 @@ class DnsServer:
 
     def close(self) -> None:
         """Stop listening everywhere."""
-        for address in list(self._udp):
-            self.quiet(address)
+        for key in list(self._udp):
+            self.quiet(key)
+
+
+def bound(address: str) -> tuple[socket.socket, socket.socket]:
+    """Sockets for UDP and TCP on an address of the current namespace. Raises OSError."""
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for one in (udp, tcp):
+            one.setblocking(False)
+            one.bind((address, 53))
+    except OSError:
+        udp.close()
+        tcp.close()
+        raise
+    return udp, tcp
 
 
 def _is_dns_name(name: str) -> bool:
@@ -209,8 +262,9 @@ def _is_dns_name(name: str) -> bool:
 class _Udp(asyncio.DatagramProtocol):
     """One UDP socket."""
 
-    def __init__(self, server: DnsServer) -> None:
+    def __init__(self, server: DnsServer, network: NetworkId | None) -> None:
         self._server = server
+        self._network = network
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -224,4 +278,4 @@ class _Udp(asyncio.DatagramProtocol):
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.sendto(said, addr)
 
-        self._server.spawn_answer(data, str(addr[0]), reply)
+        self._server.spawn_answer(data, str(addr[0]), self._network, reply)

@@ -70,7 +70,10 @@ class Links:
                 self._ip.link("del", index=index)
 
     def ensure_bridge(self, name: str, mac: str, address: str, prefix: int, mtu: int) -> int:
-        """Make a bridge with the gateway's address and MAC. Raises InternalError."""
+        """Make a bridge with the gateway's address and MAC; without an address if that is empty.
+
+        Raises InternalError.
+        """
         with _named(f"make bridge {name}"):
             index = self.index(name)
             if index is None:
@@ -79,10 +82,15 @@ class Links:
                 for setting in ("br_stp_state", "br_forward_delay"):
                     with contextlib.suppress(NetlinkError):
                         self._ip.link("set", index=index, kind="bridge", **{setting: 0})
-            with contextlib.suppress(NetlinkError):
-                self._ip.addr("add", index=index, address=address, prefixlen=prefix)
+            if address:
+                self.give_address(index, address, prefix)
             self._ip.link("set", index=index, state="up")
             return index
+
+    def give_address(self, index: int, address: str, prefix: int) -> None:
+        """Give a link an address; that it has it is success."""
+        with contextlib.suppress(NetlinkError):
+            self._ip.addr("add", index=index, address=address, prefixlen=prefix)
 
     def ensure_vxlan(self, name: str, vni: int, bridge: int, underlay: dict[str, Any]) -> int:
         """Make a VXLAN device without learning on a bridge. Raises InternalError.

@@ -4,12 +4,13 @@ import contextlib
 import ctypes
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from labfleet_network.adapters import rtnetlink
+from labfleet_network.adapters.rtnetlink import Interface
 from labfleet_proto.errors import InternalError
 
 _CLONE_NEWNET = 0x40000000
@@ -144,6 +145,14 @@ class Namespaces:
                 self._go_home()
         finally:
             os.close(fd)
+
+    def plug(self, name: str, interfaces: Sequence[Interface]) -> None:
+        """Make interfaces into a namespace; they have no addresses yet. Raises InternalError."""
+        namespace = os.open(self._dir / self._token(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            rtnetlink.plug(interfaces, namespace)
+        finally:
+            os.close(namespace)
 
     def _go_home(self) -> None:
         _check(_libc.setns(self._home, _CLONE_NEWNET), "leave network namespace")

@@ -15,10 +15,11 @@ from ipaddress import IPv4Address
 
 from labfleet_proto.errors import InternalError
 
-_NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE = 16, 17, 20, 24
+_NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE, _DELROUTE = 16, 17, 20, 24, 25
 _ERROR = 2
 _REQUEST_ACK = 0x1 | 0x4
 _CREATE_NEW = 0x400 | 0x200
+_CREATE_OR_REPLACE = 0x400 | 0x100
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_NET_NS_FD = 18, 1, 2, 28
 _VETH_INFO_PEER = 1
@@ -41,7 +42,7 @@ class Interface:
     veth: str
     """Name of the host's end."""
     bridge: int
-    """Index of the bridge that the host's end joins."""
+    """Index of the bridge that the host's end joins; 0: none."""
     name: str
     """Inside, such as `eth0`."""
     mac: str
@@ -158,14 +159,36 @@ def configure(interfaces: Sequence[Interface]) -> None:
         what.append(f"set {each.name} up")
         if each.gateway and not has_route:
             has_route = True
-            way = _attribute(_RTA_GATEWAY, IPv4Address(each.gateway).packed)
-            head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, 0, _UNICAST, 0)
-            requests.append((_NEWROUTE, _CREATE_NEW, head + way + _number(_RTA_OIF, index)))
+            requests.append((_NEWROUTE, _CREATE_NEW, _default_route(each.gateway, index)))
             what.append(f"route through {each.gateway}")
     if requests:
         with _named("configure interfaces"):
             results = _talk(requests)
         _check(what, results)
+
+
+def _default_route(gateway: str, index: int) -> bytes:
+    head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, 0, _UNICAST, 0)
+    way = _attribute(_RTA_GATEWAY, IPv4Address(gateway).packed)
+    return head + way + _number(_RTA_OIF, index)
+
+
+def set_way_out(gateway: str, name: str) -> None:
+    """Make the default route of the current namespace lead through a gateway; empty: nowhere.
+
+    Raises InternalError.
+    """
+    if gateway:
+        with _named(f"route through {gateway}"):
+            route = _default_route(gateway, socket.if_nametoindex(name))
+            results = _talk([(_NEWROUTE, _CREATE_OR_REPLACE, route)])
+        _check([f"route through {gateway}"], results)
+        return
+    with _named("remove the default route"):
+        head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
+        results = _talk([(_DELROUTE, 0, head)])
+    if results != [errno.ESRCH]:
+        _check(["remove the default route"], results)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """Addresses of a network: the lowest free one; the hardware address follows from it."""
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address, IPv4Network
 
 from labfleet_proto.errors import InvalidRequestError, NoRoomError
-from labfleet_proto.networks import NetworkRecord
+from labfleet_proto.networks import InterfaceWish, NetworkRecord
 
 
 def mac_of(address: str) -> str:
@@ -24,11 +25,23 @@ def prefix_len(network: NetworkRecord) -> int:
 
 def lowest_free(network: NetworkRecord, taken: AbstractSet[str]) -> str:
     """Return the lowest address that is not taken. Raises NoRoomError when the subnet is full."""
-    for address in IPv4Network(network.subnet).hosts():
+    where = network.ip_range or network.subnet
+    subnet = IPv4Network(network.subnet)
+    never = {network.gateway, *network.aux_addresses.values()}
+    never |= {str(subnet.network_address), str(subnet.broadcast_address)}
+    for address in IPv4Network(where):
         text = str(address)
-        if text != network.gateway and text not in taken:
+        if text not in never and text not in taken:
             return text
-    raise NoRoomError(f"network {network.name}: no address is left in {network.subnet}")
+    raise NoRoomError(f"network {network.name}: no address is left in {where}")
+
+
+def way_out(wishes: Sequence[InterfaceWish], networks: Sequence[NetworkRecord]) -> int | None:
+    """Position of the network that leads out: of the greatest priority, then the first; None: nowhere."""
+    open_ones = [number for number, network in enumerate(networks) if not network.is_internal]
+    if not open_ones:
+        return None
+    return max(open_ones, key=lambda number: (wishes[number].gateway_priority, -number))
 
 
 def check_asked(network: NetworkRecord, address: str) -> None:
@@ -40,5 +53,7 @@ def check_asked(network: NetworkRecord, address: str) -> None:
     subnet = IPv4Network(network.subnet)
     if wanted not in subnet or wanted in (subnet.network_address, subnet.broadcast_address):
         raise InvalidRequestError(f"address {address} is not in network {network.name}'s {subnet}")
+    if address in network.aux_addresses.values():
+        raise InvalidRequestError(f"address {address} is set aside in network {network.name}")
     if address == network.gateway:
         raise InvalidRequestError(f"address {address} is the gateway of network {network.name}")

@@ -15,6 +15,7 @@ class Directory:
     _by_name: dict[tuple[NetworkId, str], set[str]] = field(default_factory=dict)
     _by_address: dict[str, list[AddressRecord]] = field(default_factory=dict)
     _of_container: dict[ContainerId, set[NetworkId]] = field(default_factory=dict)
+    _records: dict[ContainerId, list[AddressRecord]] = field(default_factory=dict)
     _networks: dict[NetworkId, str] = field(default_factory=dict)
 
     @classmethod
@@ -23,32 +24,57 @@ class Directory:
         made = cls(_networks=dict(names))
         for record in records:
             made._by_address.setdefault(record.address, []).append(record)
+            made._records.setdefault(record.container, []).append(record)
             made._of_container.setdefault(record.container, set()).add(record.network)
             for name in record.names:
                 made._by_name.setdefault((record.network, name.lower()), set()).add(record.address)
         return made
 
-    def networks_of(self, address: str) -> set[NetworkId]:
+    def _holders(self, address: str, network: NetworkId | None) -> list[AddressRecord]:
+        """Records of an address; `network` is the one that it was seen in, None if that is not known."""
+        there = self._by_address.get(address, ())
+        return [each for each in there if network is None or each.network == network]
+
+    def networks_of(self, address: str, network: NetworkId | None = None) -> set[NetworkId]:
         """Networks of the container that holds `address`."""
         found: set[NetworkId] = set()
-        for record in self._by_address.get(address, ()):
+        for record in self._holders(address, network):
             found |= self._of_container[record.container]
         return found
 
-    def forward(self, asker: str, name: str) -> list[str] | None:
-        """Addresses of a name as the holder of `asker` sees it; None if it is no name of ours."""
-        wanted = name.rstrip(".").lower()
+    def _linked(self, asker: str, network: NetworkId | None, name: str) -> set[str]:
+        """Addresses of a name that only the asker knows."""
         found: set[str] = set()
-        for network in self.networks_of(asker):
-            suffix = "." + self._networks.get(network, "").lower()
+        for holder in self._holders(asker, network):
+            for own in self._records_of(holder.container):
+                target = own.links.get(name)
+                if target is not None:
+                    there = self._records_of(target)
+                    found |= {each.address for each in there if each.network == own.network}
+        return found
+
+    def _records_of(self, container: ContainerId) -> list[AddressRecord]:
+        return self._records.get(container, [])
+
+    def forward(self, asker: str, name: str, network: NetworkId | None = None) -> list[str] | None:
+        """Addresses of a name as the holder of `asker` sees it; None if it is no name of ours.
+
+        `network` is the one that the question came in by, where that is known.
+        """
+        wanted = name.rstrip(".").lower()
+        found = self._linked(asker, network, wanted)
+        for each_network in self.networks_of(asker, network):
+            suffix = "." + self._networks.get(each_network, "").lower()
             plain = wanted.removesuffix(suffix) if len(suffix) > 1 else wanted
             for each in (wanted, plain):
-                found |= self._by_name.get((network, each), set())
+                found |= self._by_name.get((each_network, each), set())
         return sorted(found, key=IPv4Address) if found else None
 
-    def reverse(self, asker: str, address: str) -> list[str] | None:
+    def reverse(
+        self, asker: str, address: str, network: NetworkId | None = None
+    ) -> list[str] | None:
         """Name of an address, `<container>.<network>`; None if the asker has no network with it."""
-        mine = self.networks_of(asker)
+        mine = self.networks_of(asker, network)
         names = [
             f"{record.names[0]}.{self._networks.get(record.network, 'local')}"
             for record in self._by_address.get(address, ())

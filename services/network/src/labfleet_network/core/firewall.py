@@ -7,6 +7,8 @@ element and never a reload.
 from labfleet_proto.networks import ADDRESS_POOL, PublishedPort
 
 _PROTOCOLS = ("tcp", "udp")
+ROUTER = "router"
+"""Name of the table of a router, in a namespace of its own."""
 
 
 def host_table(tag: str, underlay_subnet: str) -> str:
@@ -28,6 +30,7 @@ delete table ip {table}
 table ip {table} {{
   set bridges {{ type ifname; }}
   set open_bridges {{ type ifname; }}
+  set routers {{ type ifname; }}
   set subnets {{ type ipv4_addr; flags interval; }}
 {ports}
   chain prerouting {{
@@ -40,6 +43,7 @@ table ip {table} {{
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
+    oifname @routers masquerade
     ip saddr 127.0.0.0/8 oifname @bridges masquerade
     ip saddr @subnets oifname @bridges ct status dnat masquerade
     ip saddr @subnets oifname != @bridges masquerade
@@ -97,6 +101,45 @@ table ip {table} {{
 """
 
 
+def router_table(*, is_open: bool) -> str:
+    """The table of a router, with empty maps: DNS and ping of the gateway, the way out, ports in."""
+    ports = "\n".join(_port_maps(protocol) for protocol in _PROTOCOLS)
+    jumps = "\n".join(
+        f"    iifname out {protocol} dport @{protocol}_any dnat ip to {protocol} dport map @{protocol}_to"
+        for protocol in _PROTOCOLS
+    )
+    out = "iifname lan oifname out accept" if is_open else "iifname lan oifname out drop"
+    return f"""
+table ip {ROUTER} {{
+{ports}
+  chain prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+{jumps}
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname out masquerade
+    oifname lan ct status dnat masquerade
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+    tcp flags syn tcp option maxseg size set rt mtu
+    ct state established,related accept
+    iifname out oifname lan ct status dnat accept
+    {out}
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    ct state established,related accept
+    iifname lan fib daddr . iif type local udp dport 53 accept
+    iifname lan fib daddr . iif type local tcp dport 53 accept
+    iifname lan fib daddr . iif type local icmp type echo-request accept
+    iifname != lo drop
+  }}
+}}
+"""
+
+
 def _port_maps(protocol: str) -> str:
     return (
         f"  set {protocol}_any {{ type inet_service; }}\n"
@@ -122,12 +165,19 @@ def delete_port(table: str, port: PublishedPort) -> str:
     )
 
 
-def add_network(table: str, bridge: str, subnet: str, *, is_open: bool) -> str:
-    """Commands that admit a network's bridge; again is nothing."""
+def add_network(
+    table: str, bridge: str, subnet: str, *, is_open: bool, is_router: bool = False
+) -> str:
+    """Commands that admit a network's bridge, or the way to its router; again is nothing.
+
+    A router sees only transit addresses: any other may lie in its network's own subnet.
+    """
     commands = (
         f'add element ip {table} bridges {{ "{bridge}" }}\n'
         f"add element ip {table} subnets {{ {subnet} }}\n"
     )
+    if is_router:
+        commands += f'add element ip {table} routers {{ "{bridge}" }}\n'
     if is_open:
         commands += f'add element ip {table} open_bridges {{ "{bridge}" }}\n'
     return commands

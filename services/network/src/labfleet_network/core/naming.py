@@ -10,6 +10,8 @@ from labfleet_proto.ids import ContainerId, NetworkId
 BRIDGE = "b"
 VXLAN = "x"
 VETH = "v"
+LAN = "g"
+TRANSIT = "t"
 HEX = 8
 
 
@@ -35,6 +37,26 @@ def veth(tag: str, container: ContainerId, network: NetworkId) -> str:
     """Host end of a container's interface in a network."""
     mixed = hashlib.sha256(f"{container} {network}".encode()).hexdigest()
     return f"{tag}{VETH}{mixed[:HEX]}"
+
+
+def router(tag: str, network: NetworkId) -> str:
+    """Name of the namespace that leads a network of the client's own subnet to its host."""
+    return f"{tag}-router-{short(network)}"
+
+
+def is_router(tag: str, name: str) -> bool:
+    """Whether a namespace's name is a router's; a container's has no such word, being hex."""
+    return name.startswith(f"{tag}-router-")
+
+
+def lan(tag: str, network: NetworkId) -> str:
+    """The router's place on the bridge."""
+    return f"{tag}{LAN}{short(network)}"
+
+
+def transit(tag: str, network: NetworkId) -> str:
+    """Host end of the router's way out."""
+    return f"{tag}{TRANSIT}{short(network)}"
 
 
 def namespace(tag: str, container: ContainerId) -> str:

@@ -11,7 +11,7 @@ from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
 from labfleet_network.settings import Settings
 from labfleet_proto.buckets import address_key
-from labfleet_proto.errors import ConflictError, StaleError
+from labfleet_proto.errors import ForbiddenError, StaleError
 from labfleet_proto.ids import ContainerId, HostId, TenantId
 from labfleet_proto.networks import AddressRecord, AllocateInterface, InterfaceWish, NetworkRecord
 
@@ -42,10 +42,11 @@ class Addresses:
         args: AllocateInterface,
         wish: InterfaceWish,
         network: NetworkRecord,
+        interface: str,
     ) -> Claim:
         """Claim the address that was asked for, or the lowest free one.
 
-        Raises ConflictError, InvalidRequestError, NoRoomError, UnavailableError.
+        Raises ForbiddenError, InvalidRequestError, NoRoomError, UnavailableError.
         """
         if wish.address is not None:
             rules.check_asked(network, wish.address)
@@ -59,13 +60,15 @@ class Addresses:
             record = AddressRecord(
                 network=network.id,
                 address=address,
-                mac=rules.mac_of(address),
+                mac=wish.mac or rules.mac_of(address),
                 host=self._me,
                 vtep=self._settings.address,
                 tenant=tenant,
                 container=args.container,
                 attempt=args.attempt,
                 names=wish.names,
+                interface=interface,
+                links=wish.links,
             )
             key = address_key(network.id, address)
             self._asked.add(key)
@@ -74,7 +77,7 @@ class Addresses:
             except ExistsError as exc:
                 self._asked.discard(key)
                 if wish.address is not None:
-                    raise ConflictError(f"Address already in use: {address}") from exc
+                    raise ForbiddenError(f"Address already in use: {address}") from exc
                 taken.add(address)
             except BaseException:
                 self._asked.discard(key)

@@ -20,7 +20,7 @@ from labfleet_network.service.exposure import Exposure
 from labfleet_network.service.fabric import Fabric
 from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
-from labfleet_network.service.ports import Ports, Publication
+from labfleet_network.service.ports import Ports
 from labfleet_network.service.wiring import Wiring
 from labfleet_network.settings import Settings
 from labfleet_proto.buckets import container_key
@@ -68,11 +68,12 @@ class Attempts:
         self._kernel = kernel
         self._settings = settings
         self._me = HostId(settings.host)
-        self._fabric = fabric
-        self._addresses = Addresses(memory, kernel, settings)
+        self.fabric = fabric
+        self.addresses = Addresses(memory, kernel, settings)
         self.ports = Ports(kernel.nft, f"{settings.tag}-host")
-        self._exposure = Exposure(chassis, settings, self.ports)
-        self._wiring = Wiring(kernel, settings, fabric)
+        self.exposure = Exposure(chassis, settings, self.ports, fabric.routers)
+        self.wiring = Wiring(kernel, settings, fabric)
+        self.namespaces = kernel.namespaces
         self._allocated: dict[ContainerId, Allocated] = {}
         self._locks: weakref.WeakValueDictionary[ContainerId, asyncio.Lock] = (
             weakref.WeakValueDictionary()
@@ -96,7 +97,12 @@ class Attempts:
                     newest,
                     claims[0].record.tenant,
                     _NOTHING_READY,
-                    tuple(claim for claim in claims if claim.record.attempt == newest),
+                    tuple(
+                        sorted(
+                            (claim for claim in claims if claim.record.attempt == newest),
+                            key=lambda claim: claim.record.interface,
+                        )
+                    ),
                 )
 
     async def republish(self) -> None:
@@ -117,11 +123,7 @@ class Attempts:
             return
         ports = wanted.ports_of(owner)
         if ports:
-            address = each.claims[0].record.address
-            publication = Publication(
-                each.tenant, each.attempt, address, ports, keeps_host_port=False
-            )
-            await self.ports.publish(container, publication)
+            await self.exposure.lead(container, each.claims[0].record, ports)
 
     # -- jobs
 
@@ -131,13 +133,13 @@ class Attempts:
         Raises PortInUseError, NoRoomError, ConflictError, NotFoundError, InvalidRequestError, and
         StaleError for an attempt that is older than what the container has.
         """
-        async with self._lock(args.container):
+        async with self.lock(args.container):
             known = self._allocated.get(args.container)
             if known is not None and known.attempt > args.attempt:
                 raise StaleError(f"container {args.container}: attempt {args.attempt} is over")
             if known is not None and known.attempt == args.attempt and known.ready.netns_path:
                 return known.ready
-            if known is not None or self._addresses.mine(args.container, args.attempt):
+            if known is not None or self.addresses.mine(args.container, args.attempt):
                 await self._release(args.container, args.attempt)
             self._allocated[args.container] = Allocated(args.attempt, job.tenant, _NOTHING_READY)
             try:
@@ -150,11 +152,21 @@ class Attempts:
 
     async def release(self, _job: Job, args: ReleaseInterface) -> Nothing:
         """Serve `release_interface`. Unknown is success."""
-        async with self._lock(args.container):
+        async with self.lock(args.container):
             await self._release(args.container, args.attempt)
         return Nothing()
 
-    def _lock(self, container: ContainerId) -> asyncio.Lock:
+    def get(self, container: ContainerId) -> Allocated | None:
+        """What a container has now."""
+        return self._allocated.get(container)
+
+    def put(self, container: ContainerId, allocated: Allocated) -> None:
+        """Note what a container has now."""
+        self._allocated[container] = allocated
+        ENDPOINTS.set(sum(len(each.claims) for each in self._allocated.values()))
+
+    def lock(self, container: ContainerId) -> asyncio.Lock:
+        """One at a time changes what a container has."""
         lock = self._locks.get(container)
         if lock is None:
             lock = asyncio.Lock()
@@ -164,46 +176,37 @@ class Attempts:
     # -- allocate
 
     async def _allocate(self, tenant: TenantId, args: AllocateInterface) -> None:
-        networks = [await self._network(wish) for wish in args.networks]
+        networks = [await self.network(wish) for wish in args.networks]
         name = naming.namespace(self._settings.tag, args.container)
-        with self._fabric.using(networks):
+        with self.fabric.using(networks):
             try:
                 async with TaskGroup() as tasks:
                     tasks.create_task(self._timed("namespace", self._kernel.take_namespace(name)))
                     claims = [
                         tasks.create_task(
-                            self._timed("address", self._claim(tenant, args, wish, network))
+                            self._timed(
+                                "address", self.claim(tenant, args, wish, network, f"eth{number}")
+                            )
                         )
-                        for wish, network in zip(args.networks, networks, strict=True)
+                        for number, (wish, network) in enumerate(
+                            zip(args.networks, networks, strict=True)
+                        )
                     ]
                     for network in networks:
-                        tasks.create_task(self._timed("network", self._fabric.ensure(network)))
+                        tasks.create_task(self._timed("network", self.fabric.ensure(network)))
             except ExceptionGroup as group:  # not except*: that would wrap what is raised here
                 raise _first(group) from None
             records: list[AddressRecord] = [claim.result() for claim in claims]
-            await self._timed("plug", self._wiring.plug(args.container, networks, records))
-        endpoints = tuple(
-            Endpoint(
-                network=network.id,
-                network_name=wish.network_name,
-                address=record.address,
-                prefix_len=rules.prefix_len(network),
-                mac=record.mac,
-                gateway="" if network.is_internal else network.gateway,
-                interface=f"eth{number}",
-                aliases=wish.aliases,
-            )
-            for number, (wish, network, record) in enumerate(
-                zip(args.networks, networks, records, strict=True)
-            )
-        )
-        if args.ports and endpoints:
+            way_out = rules.way_out(args.networks, networks)
+            await self._timed("plug", self.wiring.plug(args.container, networks, records, way_out))
+        if args.ports and records:
             await self._timed(
-                "ports",
-                self._exposure.publish(
-                    tenant, args.container, args.attempt, endpoints[0].address, args.ports
-                ),
+                "ports", self.exposure.publish(args.container, records[0], args.ports)
             )
+        endpoints = tuple(
+            endpoint(wish, network, record)
+            for wish, network, record in zip(args.networks, networks, records, strict=True)
+        )
         ready = InterfaceReady(
             netns_path=str(self._kernel.namespaces.path(name)),
             endpoints=endpoints,
@@ -221,7 +224,7 @@ class Attempts:
         finally:
             ALLOCATE_STEP.labels(step).observe(time.perf_counter() - began)
 
-    async def _network(self, wish: InterfaceWish) -> NetworkRecord:
+    async def network(self, wish: InterfaceWish) -> NetworkRecord:
         """A network's record; one that the mirror has not seen yet is read from the store."""
         found = self._memory.networks.get(wish.network)
         if found is None:
@@ -231,15 +234,16 @@ class Attempts:
             raise NotFoundError(f"network {wish.network_name or wish.network} not found")
         return found
 
-    async def _claim(
+    async def claim(
         self,
         tenant: TenantId,
         args: AllocateInterface,
         wish: InterfaceWish,
         network: NetworkRecord,
+        interface: str,
     ) -> AddressRecord:
         """Claim an address and note it at once: should another step fail, it is given back."""
-        claim = await self._addresses.claim(tenant, args, wish, network)
+        claim = await self.addresses.claim(tenant, args, wish, network, interface)
         known = self._allocated[args.container]
         self._allocated[args.container] = replace(known, claims=(*known.claims, claim))
         return claim.record
@@ -250,16 +254,19 @@ class Attempts:
         known = self._allocated.get(container)
         if known is not None and known.attempt > attempt:
             return
-        await self._exposure.withdraw(
+        await self.exposure.withdraw(
             known.tenant if known is not None else None, container, attempt
         )
         await self._kernel.in_thread(
             self._kernel.namespaces.remove, naming.namespace(self._settings.tag, container)
         )
-        claims = {claim.key: claim for claim in self._addresses.mine(container, attempt)}
-        claims |= {claim.key: claim for claim in (known.claims if known is not None else ())}
+        claims = {claim.key: claim for claim in (known.claims if known is not None else ())}
+        for claim in self.addresses.mine(container, attempt):
+            older = claims.get(claim.key)
+            if older is None or older.revision < claim.revision:
+                claims[claim.key] = claim
         for claim in claims.values():
-            await self._addresses.give_back(claim)
+            await self.addresses.give_back(claim)
         self._allocated.pop(container, None)
         ENDPOINTS.set(sum(len(each.ready.endpoints) for each in self._allocated.values()))
 
@@ -280,15 +287,13 @@ class Attempts:
         for tenant, container, attempt in suspects:
             if await memory.is_over(tenant, container, attempt):
                 REPAIRS.labels("address").inc()
-                async with self._lock(container):
+                async with self.lock(container):
                     await self._release(container, attempt)
         for container, each in list(self._allocated.items()):
             # A crash between claim and plug leaves an address beside the one that was claimed anew.
             kept = {claim.key for claim in each.claims}
-            if any(
-                claim.key not in kept for claim in self._addresses.mine(container, each.attempt)
-            ):
-                async with self._lock(container):
+            if any(claim.key not in kept for claim in self.addresses.mine(container, each.attempt)):
+                async with self.lock(container):
                     await self._drop_strays(container)
 
     async def _drop_strays(self, container: ContainerId) -> None:
@@ -296,10 +301,24 @@ class Attempts:
         if each is None or not each.ready.netns_path:
             return
         kept = {claim.key for claim in each.claims}
-        for claim in self._addresses.mine(container, each.attempt):
+        for claim in self.addresses.mine(container, each.attempt):
             if claim.key not in kept:
                 REPAIRS.labels("address").inc()
-                await self._addresses.give_back(claim)
+                await self.addresses.give_back(claim)
+
+
+def endpoint(wish: InterfaceWish, network: NetworkRecord, record: AddressRecord) -> Endpoint:
+    """What the agent is told of an interface."""
+    return Endpoint(
+        network=network.id,
+        network_name=wish.network_name,
+        address=record.address,
+        prefix_len=rules.prefix_len(network),
+        mac=record.mac,
+        gateway="" if network.is_internal else network.gateway,
+        interface=record.interface,
+        aliases=wish.aliases,
+    )
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

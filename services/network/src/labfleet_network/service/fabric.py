@@ -10,6 +10,7 @@ from labfleet_network.core import addresses as rules
 from labfleet_network.core import firewall, naming, wanted
 from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
+from labfleet_network.service.routers import Routers
 from labfleet_network.settings import Settings
 from labfleet_proto.ids import HostId, NetworkId
 from labfleet_proto.networks import NetworkRecord
@@ -31,6 +32,7 @@ class Fabric:
         """Index of bridge and tunnel."""
         self._taught: dict[NetworkId, set[Neighbour]] = {}
         self._users: dict[NetworkId, int] = {}
+        self.routers = Routers(kernel, settings)
         self.mtu = settings.underlay_mtu - _VXLAN_OVERHEAD
 
     @contextlib.contextmanager
@@ -57,17 +59,25 @@ class Fabric:
             return
         async with self._lock:
             if network.id not in self._devices:
-                self._devices[network.id] = await asyncio.to_thread(self._make, network)
-                await self._dns.listen(network.gateway)
+                devices = await asyncio.to_thread(self._make, network)
+                sockets = None
+                if network.transit:
+                    router = await self.routers.make(network, devices[0], self.mtu)
+                    sockets = router.sockets
+                await self._dns.listen(network.gateway, network.id, sockets)
+                self._devices[network.id] = devices
+                await asyncio.to_thread(self._admit, network)
                 await self._teach(network.id)
 
     def _make(self, network: NetworkRecord) -> tuple[int, int]:
         settings, links = self._settings, self._kernel.links
-        name = naming.bridge(settings.tag, network.id)
+        mac, address = rules.gateway_mac(network), network.gateway
+        if network.transit:  # both are the router's
+            mac, address = rules.mac_of(network.transit.partition("/")[0]), ""
         bridge = links.ensure_bridge(
-            name,
-            rules.gateway_mac(network),
-            network.gateway,
+            naming.bridge(settings.tag, network.id),
+            mac,
+            address,
             rules.prefix_len(network),
             self.mtu,
         )
@@ -82,11 +92,23 @@ class Fabric:
                 "mtu": self.mtu,
             },
         )
-        table = f"{settings.tag}-host"
-        self._kernel.nft.run(
-            firewall.add_network(table, name, network.subnet, is_open=not network.is_internal)
-        )
         return bridge, tunnel
+
+    def _admit(self, network: NetworkRecord) -> None:
+        """Let the host lead what comes from the network, or from its router."""
+        tag = self._settings.tag
+        door, subnet = naming.bridge(tag, network.id), network.subnet
+        if network.transit:
+            door, subnet = naming.transit(tag, network.id), network.transit
+        self._kernel.nft.run(
+            firewall.add_network(
+                f"{tag}-host",
+                door,
+                subnet,
+                is_open=not network.is_internal,
+                is_router=bool(network.transit),
+            )
+        )
 
     async def reconcile(self, *, sweep: bool) -> None:
         """Make networks and their entries equal to the addresses that the fleet knows.
@@ -129,9 +151,8 @@ class Fabric:
             for network in self._devices.keys() - needed:
                 del self._devices[network]
                 self._taught.pop(network, None)
-                record = self._memory.networks.get(network)
-                if record is not None:
-                    self._dns.quiet(record.gateway)
+                self._dns.quiet(network)
+                await self.routers.drop(network)
             keep = {name(tag, each) for each in needed for name in (naming.bridge, naming.vxlan)}
             for kind in (naming.VXLAN, naming.BRIDGE):
                 for name in await asyncio.to_thread(links.names, f"{tag}{kind}"):

@@ -13,6 +13,7 @@ from labfleet_network.service.attempts import Attempts
 from labfleet_network.service.fabric import Fabric
 from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
+from labfleet_network.service.rewiring import Rewiring
 from labfleet_network.settings import Settings
 from labfleet_proto.ids import HostId
 from labfleet_proto.jobs import Job
@@ -41,6 +42,7 @@ class HostNetwork:
         self.dns = DnsServer(self.directory, chassis.log)
         self._fabric = Fabric(memory, kernel, settings, self.dns)
         self.attempts = Attempts(chassis, memory, kernel, settings, self._fabric)
+        self.rewiring = Rewiring(self.attempts, settings)
 
     # -- start
 
@@ -128,6 +130,7 @@ class HostNetwork:
         found = [
             f"network namespace {name} belongs to no container"
             for name in sorted(self._kernel.namespaces.names() - known)
+            if not naming.is_router(tag, name)
         ]
         observed = self._memory.seen()
         for container in self.attempts.ports.published():

@@ -27,8 +27,10 @@ class Publication:
 class Ports:
     """All published ports here. Not for several threads."""
 
-    def __init__(self, nft: Nft, table: str) -> None:
+    def __init__(self, nft: Nft, table: str, *, holds: bool = True) -> None:
         self._nft = nft
+        self._holds = holds
+        """Whether other programs of this namespace must see the ports as taken."""
         self._table = table
         self._holders = Holders()
         self._known: dict[ContainerId, Publication] = {}
@@ -50,8 +52,9 @@ class Ports:
         held: list[PublishedPort] = []
         try:
             for port in wanted.ports:
-                self._holders.hold(port)
-                held.append(port)
+                if self._holds:
+                    self._holders.hold(port)
+                    held.append(port)
             commands = "".join(
                 firewall.add_port(
                     self._table,

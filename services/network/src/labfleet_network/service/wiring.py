@@ -1,6 +1,5 @@
 """Interfaces between a container's namespace and the bridges of its host."""
 
-import os
 from collections.abc import Sequence
 
 from labfleet_network.adapters import rtnetlink
@@ -27,15 +26,34 @@ class Wiring:
         container: ContainerId,
         networks: Sequence[NetworkRecord],
         records: Sequence[AddressRecord],
+        way_out: int | None = None,
     ) -> None:
-        """Make one interface for each network, `eth0` first. Raises InternalError."""
-        await self._kernel.in_thread(self._plug_now, container, networks, records)
+        """Make the interface of each record in its network. Raises InternalError.
+
+        `way_out`: position of the network that leads out; None: none of these.
+        """
+        await self._kernel.in_thread(self._plug_now, container, networks, records, way_out)
+
+    async def unplug(self, record: AddressRecord) -> None:
+        """Take an interface out of a running container; absent is success."""
+        veth = naming.veth(self._settings.tag, record.container, record.network)
+        await self._kernel.in_thread(self._kernel.links.delete, veth)
+
+    async def set_way_out(self, container: ContainerId, gateway: str, interface: str) -> None:
+        """Lead what leaves a running container through a gateway; empty: nowhere. Raises InternalError."""
+        name = naming.namespace(self._settings.tag, container)
+
+        def work() -> None:
+            self._kernel.namespaces.inside(name, lambda: rtnetlink.set_way_out(gateway, interface))
+
+        await self._kernel.in_thread(work)
 
     def _plug_now(
         self,
         container: ContainerId,
         networks: Sequence[NetworkRecord],
         records: Sequence[AddressRecord],
+        way_out: int | None,
     ) -> None:
         tag, kernel = self._settings.tag, self._kernel
         name = naming.namespace(tag, container)
@@ -43,23 +61,19 @@ class Wiring:
             Interface(
                 veth=naming.veth(tag, container, network.id),
                 bridge=self._fabric.bridge(network.id),
-                name=f"eth{number}",
+                name=record.interface,
                 mac=record.mac,
                 address=record.address,
                 prefix_len=rules.prefix_len(network),
-                gateway="" if network.is_internal else network.gateway,
+                gateway=network.gateway if number == way_out else "",
                 mtu=self._fabric.mtu,
             )
             for number, (network, record) in enumerate(zip(networks, records, strict=True))
         ]
         if not interfaces:
             return
-        namespace = os.open(str(kernel.namespaces.path(name)), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            kernel.nft.run(
-                "".join(firewall.add_source(tag, i.veth, i.mac, i.address) for i in interfaces)
-            )
-            rtnetlink.plug(interfaces, namespace)
-        finally:
-            os.close(namespace)
+        kernel.nft.run(
+            "".join(firewall.add_source(tag, i.veth, i.mac, i.address) for i in interfaces)
+        )
+        kernel.namespaces.plug(name, interfaces)
         kernel.namespaces.inside(name, lambda: rtnetlink.configure(interfaces))

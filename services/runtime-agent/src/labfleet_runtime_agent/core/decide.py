@@ -44,7 +44,12 @@ class Settle:
     exit_code: int
 
 
-Action = Nothing | Start | Stop | Remove | Settle
+@dataclass(frozen=True)
+class Rewire:
+    """Make the interfaces of the running attempt equal to the record's networks."""
+
+
+Action = Nothing | Start | Stop | Remove | Settle | Rewire
 
 
 def is_news(record: ContainerRecord, known: ContainerRecord | None) -> bool:
@@ -77,7 +82,9 @@ def decide(  # noqa: PLR0911 - a table of cases reads best as one
     if seen is None or seen.attempt < record.attempt:
         return _next_attempt(record, seen)
     if seen.state in (State.RUNNING, State.STOPPING):
-        return _stop(record) if record.goal is Goal.STOPPED else Nothing()
+        if record.goal is Goal.STOPPED:
+            return _stop(record)
+        return Nothing() if seen.state is State.STOPPING or is_wired(record, seen) else Rewire()
     if seen.state is State.EXITED:
         if record.spec.auto_remove:
             return Remove(with_volumes=True)
@@ -86,6 +93,18 @@ def decide(  # noqa: PLR0911 - a table of cases reads best as one
     if record.goal is Goal.STOPPED:
         return Settle("stopped before it ran", 137)
     return Start(record.attempt)
+
+
+def is_wired(record: ContainerRecord, seen: Observation) -> bool:
+    """Whether a running container is in the networks of its record, and as these say."""
+    wishes = record.spec.networks
+    return len(wishes) == len(seen.endpoints) and all(
+        wish.network_id == there.network
+        and wish.aliases == there.aliases
+        and wish.address in (None, there.address)
+        and wish.mac in (None, there.mac)
+        for wish, there in zip(wishes, seen.endpoints, strict=True)
+    )
 
 
 def _next_attempt(record: ContainerRecord, seen: Observation | None) -> Action:

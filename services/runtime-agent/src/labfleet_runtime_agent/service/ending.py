@@ -9,6 +9,7 @@ from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.signals import number_of
 from labfleet_runtime_agent.adapters import conmon
 from labfleet_runtime_agent.adapters.processes import ProcessHandle, is_alive
+from labfleet_runtime_agent.service import place_events
 from labfleet_runtime_agent.service.launch import Launch
 from labfleet_runtime_agent.service.live import Live
 
@@ -51,6 +52,7 @@ async def finish(live: Live) -> None:
     live.exited = asyncio.Event()
     live.state.running = None
     attempt = live.seen_attempt
+    endpoints = live.seen.endpoints if live.seen is not None else ()
     await live.state.settle(
         attempt,
         State.EXITED,
@@ -64,6 +66,8 @@ async def finish(live: Live) -> None:
     await tools.emit(live.record, "die", {"exitCode": str(code)})
     if oom:
         await tools.emit(live.record, "oom")
+    await place_events.networks(tools, live.record, "disconnect", endpoints)
+    await place_events.volumes(tools, live.record, "unmount")
     async with live.files:
         await live.undo(Launch(tools, live.record), attempt)
 

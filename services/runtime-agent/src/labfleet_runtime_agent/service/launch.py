@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ from typing import Any
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import LabfleetError, UnavailableError
+from labfleet_proto.jobs import JobKind
 from labfleet_proto.networks import (
     ALLOCATE_INTERFACE,
+    CHANGE_INTERFACES,
     RELEASE_INTERFACE,
     AllocateInterface,
+    Endpoint,
     InterfaceReady,
     InterfaceWish,
     PublishedPort,
@@ -24,6 +27,7 @@ from labfleet_proto.networks import (
 from labfleet_runtime_agent.adapters import archive, host_facts, image_users
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.ledger import RunningProcess
+from labfleet_runtime_agent.core import name_files
 from labfleet_runtime_agent.core import spec as oci
 from labfleet_runtime_agent.core.spec import HostPart, Identity, VolumeSource
 from labfleet_runtime_agent.metrics import START_PHASE
@@ -31,6 +35,8 @@ from labfleet_runtime_agent.service.tools import Tools
 
 _NETWORK_LIMIT_S = 20.0
 _RELEASE_LIMIT_S = 3.0
+_MOST_NAMES = 1 << 20
+"""Characters of a file of names that are kept: the container may write it."""
 _INIT = Path("/usr/bin/tini-static")
 
 
@@ -146,6 +152,33 @@ class Launch:
                 )
 
     async def _allocate(self) -> InterfaceReady:
+        return await self._ask_network(ALLOCATE_INTERFACE, self._record.attempt)
+
+    async def rewire(self, attempt: int, old: Sequence[Endpoint]) -> InterfaceReady:
+        """Make the interfaces of the running attempt equal to the record's networks; again is nothing.
+
+        Raises what the network service raises.
+        """
+        interface = await self._ask_network(CHANGE_INTERFACES, attempt)
+        await asyncio.to_thread(self._rename, interface, old)
+        return interface
+
+    def _rename(self, interface: InterfaceReady, old: Sequence[Endpoint]) -> None:
+        """Let the files of names follow, in place: they are bound into the container."""
+        spec = self._record.spec
+        for name in ("hosts", "resolv.conf"):
+            path = self.bundle / name
+            with path.open(errors="replace") as file:
+                text = file.read(_MOST_NAMES)
+            if name == "hosts":
+                text = name_files.changed_hosts(text, spec, old, interface.endpoints)
+            else:
+                text = name_files.changed_resolv_conf(text, spec, interface)
+            path.write_text(text)
+
+    async def _ask_network(
+        self, kind: JobKind[AllocateInterface, InterfaceReady], attempt: int
+    ) -> InterfaceReady:
         record = self._record
         spec = record.spec
         names = tuple(dict.fromkeys((record.name, record.id[:12], spec.hostname)))
@@ -156,6 +189,9 @@ class Launch:
                 names=tuple(dict.fromkeys((*names, *network.aliases))),
                 aliases=network.aliases,
                 address=network.address,
+                mac=network.mac,
+                links=network.links,
+                gateway_priority=network.gateway_priority,
             )
             for network in spec.networks
         )
@@ -170,10 +206,8 @@ class Launch:
             if port.host_port is not None
         )
         return await self._tools.bus.call(
-            ALLOCATE_INTERFACE,
-            AllocateInterface(
-                container=record.id, attempt=record.attempt, networks=wishes, ports=ports
-            ),
+            kind,
+            AllocateInterface(container=record.id, attempt=attempt, networks=wishes, ports=ports),
             tenant=record.tenant,
             subject=record.id,
             host=self._tools.host,
@@ -186,9 +220,9 @@ class Launch:
         record = self._record
         self.bundle.mkdir(mode=0o711, exist_ok=True)
         texts = {
-            "/etc/hosts": hosts_file(record, interface),
+            "/etc/hosts": name_files.hosts(record.spec, interface.endpoints),
             "/etc/hostname": f"{record.spec.hostname}\n",
-            "/etc/resolv.conf": resolv_conf(record, interface),
+            "/etc/resolv.conf": name_files.resolv_conf(record.spec, interface),
         }
         files = {}
         for target, text in texts.items():
@@ -242,34 +276,6 @@ def open_view(record: ContainerRecord, root: Path, userns_fd: int) -> Iterator[R
         yield view
     finally:
         view.close()
-
-
-def hosts_file(record: ContainerRecord, interface: InterfaceReady) -> str:
-    """Text of /etc/hosts, as docker writes it."""
-    lines = [
-        "127.0.0.1\tlocalhost",
-        "::1\tlocalhost ip6-localhost ip6-loopback",
-        "fe00::0\tip6-localnet",
-        "ff02::1\tip6-allnodes",
-        "ff02::2\tip6-allrouters",
-    ]
-    for extra in record.spec.extra_hosts:
-        name, _, address = extra.partition(":")
-        lines.append(f"{address}\t{name}")
-    full = record.spec.hostname
-    if record.spec.domainname:
-        full = f"{full}.{record.spec.domainname} {full}"
-    lines += [f"{endpoint.address}\t{full}" for endpoint in interface.endpoints]
-    return "\n".join(lines) + "\n"
-
-
-def resolv_conf(record: ContainerRecord, interface: InterfaceReady) -> str:
-    """Text of /etc/resolv.conf: our DNS server unless the user named others."""
-    lines = [f"nameserver {server}" for server in record.spec.dns or interface.dns_servers]
-    if record.spec.dns_search:
-        lines.append(f"search {' '.join(record.spec.dns_search)}")
-    lines.append("options ndots:0")
-    return "\n".join(lines) + "\n"
 
 
 def _first(group: BaseExceptionGroup[LabfleetError]) -> LabfleetError:

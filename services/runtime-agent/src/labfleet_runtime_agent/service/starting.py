@@ -11,7 +11,7 @@ from labfleet_proto.errors import (
     UnavailableError,
 )
 from labfleet_runtime_agent.metrics import STARTS
-from labfleet_runtime_agent.service import ending
+from labfleet_runtime_agent.service import ending, place_events
 from labfleet_runtime_agent.service.launch import Launch
 from labfleet_runtime_agent.service.live import Live
 
@@ -84,6 +84,8 @@ class Starter:
         live.state.publish()
         ending.follow(live)
         STARTS.labels("ok").inc()
+        await place_events.networks(tools, live.record, "connect", launched.interface.endpoints)
+        await place_events.volumes(tools, live.record, "mount")
         await tools.emit(live.record, "start")
         tools.log.info("container.started", container=live.record.id, steps_s=steps_s)
 

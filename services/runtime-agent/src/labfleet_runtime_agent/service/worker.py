@@ -23,6 +23,7 @@ from labfleet_runtime_agent.service import ending, recovery
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.launch import open_view
 from labfleet_runtime_agent.service.live import Live
+from labfleet_runtime_agent.service.rewiring import Rewirer
 from labfleet_runtime_agent.service.starting import Starter
 from labfleet_runtime_agent.service.tools import Tools
 
@@ -36,6 +37,7 @@ class Worker:
     def __init__(self, tools: Tools, admission: Admission, entry: LedgerEntry) -> None:
         self._live = Live(tools, admission, entry)
         self._starter = Starter(self._live)
+        self._rewirer = Rewirer(self._live)
 
     # -- what others ask
 
@@ -146,6 +148,8 @@ class Worker:
             live.wake.clear()
             generation = self.record.generation
             action = rules.decide(self.record, self.seen)
+            if isinstance(action, rules.Rewire) and self._rewirer.gave_up(generation):
+                action = rules.Nothing()
             if isinstance(action, rules.Nothing):
                 live.waiters.answer(generation, self.seen)
                 if self.is_removed:
@@ -185,5 +189,7 @@ class Worker:
                 await ending.remove(self._live, with_volumes=with_volumes)
             case rules.Settle(reason, code):
                 await ending.settle(self._live, reason, code)
+            case rules.Rewire():
+                await self._rewirer.rewire()
             case rules.Nothing():
                 return

@@ -1,4 +1,4 @@
-"""Routes of networks and volumes."""
+"""Routes of volumes."""
 
 import secrets
 from typing import Any
@@ -7,11 +7,10 @@ from fastapi import APIRouter, Request, Response
 
 from labfleet_api.core import filters
 from labfleet_api.core.names import checked_volume_name
-from labfleet_api.core.place_bodies import NetworkBody, VolumeBody
+from labfleet_api.core.place_bodies import VolumeBody
 from labfleet_api.core.times import rfc3339
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, flag, read_body
-from labfleet_api.service.networks import DEFAULT, Networks
 from labfleet_chassis.store import ExistsError
 from labfleet_proto.buckets import name_key
 from labfleet_proto.containers import Goal, VolumeRecord
@@ -25,57 +24,10 @@ from labfleet_proto.errors import (
 from labfleet_proto.ids import HostId
 from labfleet_proto.runtime import REMOVE_VOLUME, VolumeRef
 
-_NETWORK_FILTERS = frozenset({"id", "name", "label", "driver", "type", "scope", "dangling"})
 _VOLUME_FILTERS = frozenset({"name", "label", "driver", "dangling"})
 
 
-def network_router(fleet: Fleet, networks: Networks) -> APIRouter:
-    """Routes below `/networks`."""
-    routes = APIRouter()
-
-    @routes.get("/networks")
-    async def every(request: Request) -> Response:
-        wanted = filters.parse_filters(request.query_params.get("filters", ""), _NETWORK_FILTERS)
-        await networks.default()
-        rows = [networks.view(record, with_members=False) for record in fleet.networks()]
-        return answer([row for row in rows if _network_matches(row, wanted)])
-
-    @routes.post("/networks/create")
-    async def create(request: Request) -> Response:
-        record = await networks.create(await read_body(request, NetworkBody))
-        return answer({"Id": record.id, "Warning": ""}, 201)
-
-    @routes.get("/networks/{text}")
-    async def inspect(text: str) -> Response:
-        record = await networks.default() if text == DEFAULT else networks.require(text)
-        return answer(networks.view(record, with_members=True))
-
-    @routes.delete("/networks/{text}")
-    async def remove(text: str) -> Response:
-        await networks.remove(networks.require(text))
-        return Response(status_code=204)
-
-    return routes
-
-
-def _network_matches(row: dict[str, Any], wanted: filters.Filters) -> bool:
-    is_builtin = row["Name"] == DEFAULT
-    for name, values in wanted.items():
-        good = {
-            "id": any(row["Id"].startswith(value) for value in values),
-            "name": any(value in row["Name"] for value in values),
-            "label": filters.labels_match(values, row["Labels"]),
-            "driver": row["Driver"] in values,
-            "scope": row["Scope"] in values,
-            "type": ("builtin" if is_builtin else "custom") in values,
-            "dangling": not is_builtin,
-        }
-        if not good[name]:
-            return False
-    return True
-
-
-def volume_router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
+def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
     """Routes below `/volumes`."""
     routes = APIRouter()
 

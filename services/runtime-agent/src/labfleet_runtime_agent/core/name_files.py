@@ -1,0 +1,62 @@
+"""Texts of /etc/hosts and /etc/resolv.conf, and how they follow the networks of a running container."""
+
+from collections.abc import Sequence
+
+from labfleet_proto.containers import ContainerSpec
+from labfleet_proto.networks import Endpoint, InterfaceReady
+
+_LOCAL = (
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::0\tip6-localnet",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+)
+
+
+def hosts(spec: ContainerSpec, endpoints: Sequence[Endpoint]) -> str:
+    """Text of /etc/hosts, as docker writes it."""
+    lines = list(_LOCAL)
+    for extra in spec.extra_hosts:
+        name, _, address = extra.partition(":")
+        lines.append(f"{address}\t{name}")
+    lines += [_own_line(spec, endpoint) for endpoint in endpoints]
+    return "\n".join(lines) + "\n"
+
+
+def _own_line(spec: ContainerSpec, endpoint: Endpoint) -> str:
+    full = spec.hostname
+    if spec.domainname:
+        full = f"{full}.{spec.domainname} {full}"
+    return f"{endpoint.address}\t{full}"
+
+
+def changed_hosts(
+    text: str, spec: ContainerSpec, old: Sequence[Endpoint], new: Sequence[Endpoint]
+) -> str:
+    """What /etc/hosts becomes; lines of the container's own stay."""
+    had, has = ({each.address for each in side} for side in (old, new))
+    lines = [line for line in text.splitlines() if line.split("\t")[0] not in had - has]
+    lines += [_own_line(spec, each) for each in new if each.address not in had]
+    return "\n".join(lines) + "\n"
+
+
+def resolv_conf(spec: ContainerSpec, interface: InterfaceReady) -> str:
+    """Text of /etc/resolv.conf: our DNS server unless the user named others."""
+    lines = [f"nameserver {server}" for server in spec.dns or interface.dns_servers]
+    if spec.dns_search and spec.dns_search != (".",):
+        lines.append(f"search {' '.join(spec.dns_search)}")
+    options = spec.dns_options
+    if not any(option.startswith("ndots:") for option in options):
+        options = ("ndots:0", *options)
+    lines.append(f"options {' '.join(options)}")
+    return "\n".join(lines) + "\n"
+
+
+def changed_resolv_conf(text: str, spec: ContainerSpec, interface: InterfaceReady) -> str:
+    """What /etc/resolv.conf becomes: the servers follow, unless the user named others."""
+    if spec.dns:
+        return text
+    servers = [f"nameserver {server}" for server in interface.dns_servers]
+    rest = [line for line in text.splitlines() if not line.startswith("nameserver ")]
+    return "\n".join([*servers, *rest]) + "\n"
