@@ -10,7 +10,7 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -39,6 +39,8 @@ class Exec:
     exit_code: int | None = None
     pid: int = 0
     terminal: int | None = None
+    size: tuple[int, int] | None = None
+    """Height and width as a client wished last, also before there was a terminal."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def status(self) -> ExecStatus:
@@ -51,7 +53,8 @@ class Exec:
         )
 
     def resize(self, height: int, width: int) -> None:
-        """Set the terminal's size; without a terminal nothing."""
+        """Set the terminal's size, now or when there is one."""
+        self.size = (height, width)
         if self.terminal is not None:
             fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
@@ -191,17 +194,20 @@ async def _code(child: subprocess.Popen[bytes]) -> int:
 async def _run_on_terminal(
     argv: list[str], one: Exec, scratch: Path, stream: ByteStream | None
 ) -> None:
-    path = scratch / f"tty-{one.spec.exec[32:40]}"
-    path.unlink(missing_ok=True)
+    name = f"tty-{one.spec.exec[32:40]}"
+    (scratch / name).unlink(missing_ok=True)
     with (
+        _directory(scratch) as folder,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
         os.fdopen(os.memfd_create("stderr"), "w+b", buffering=0) as complaint,
     ):
-        listener.bind(str(path))
+        # By descriptor: the path itself is longer than the 107 bytes that a socket's address has.
+        path = f"/proc/{os.getpid()}/fd/{folder}/{name}"
+        listener.bind(path)
         listener.listen(1)
         listener.setblocking(False)
         child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
-            [*argv, "--tty", "--console-socket", str(path), one.spec.container],
+            [*argv, "--tty", "--console-socket", path, one.spec.container],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=complaint,
@@ -210,10 +216,12 @@ async def _run_on_terminal(
         try:
             one.terminal = await _receive_terminal(listener, child)
         finally:
-            path.unlink(missing_ok=True)
+            (scratch / name).unlink(missing_ok=True)
         try:
+            if one.size is not None:
+                one.resize(*one.size)
             if one.terminal is not None and stream is not None:
-                await _carry_terminal(one.terminal, stream, child)
+                await _carry_terminal(one, one.terminal, stream, child)
             one.exit_code = await _code(child)
         finally:
             if one.terminal is not None:
@@ -222,6 +230,15 @@ async def _run_on_terminal(
         complaint.seek(0)
         if stream is not None and (said := complaint.read()):
             await stream.write(said.replace(b"\n", b"\r\n"))
+
+
+@contextlib.contextmanager
+def _directory(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 async def _receive_terminal(listener: socket.socket, child: subprocess.Popen[bytes]) -> int | None:
@@ -252,11 +269,11 @@ async def _receive_terminal(listener: socket.socket, child: subprocess.Popen[byt
 
 
 async def _carry_terminal(
-    terminal: int, stream: ByteStream, child: subprocess.Popen[bytes]
+    one: Exec, terminal: int, stream: ByteStream, child: subprocess.Popen[bytes]
 ) -> None:
     os.set_blocking(terminal, False)
     async with TaskGroup() as tasks:
-        inward = tasks.create_task(_type(terminal, stream))
+        inward = tasks.create_task(_type(terminal, stream, is_wanted=one.spec.attach_stdin))
         try:
             while data := await _read_terminal(terminal):
                 await stream.write(data)
@@ -286,14 +303,17 @@ async def _read_terminal(terminal: int) -> bytes:
             return b""
 
 
-async def _type(terminal: int, stream: ByteStream) -> None:
-    """Write the client's keys; at its end of input, type end-of-file."""
+async def _type(terminal: int, stream: ByteStream, *, is_wanted: bool) -> None:
+    """Write the client's keys; at its end of input, type end-of-file. What is not wanted is read away."""
     with contextlib.suppress(ConnectionError, OSError):
         while data := await stream.read():
+            if not is_wanted:
+                continue
             view = memoryview(data)
             while view:
                 try:
                     view = view[os.write(terminal, view) :]
                 except BlockingIOError:
                     await asyncio.sleep(0.005)  # the terminal's queue is full: its reader is slow
-        os.write(terminal, b"\x04")
+        if is_wanted:
+            os.write(terminal, b"\x04")
