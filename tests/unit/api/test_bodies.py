@@ -121,3 +121,14 @@ def test_what_no_tenant_may_say_is_forbidden_by_field(field: str, value: object)
 )
 def test_what_clients_send_by_default_is_not_forbidden(field: str, value: object) -> None:
     host_config(**{field: value}).refuse_forbidden()
+
+
+def test_names_are_read_in_any_case_and_null_says_nothing() -> None:
+    body = CreateBody.model_validate({"image": "a", "Hostname": None, "hostconfig": {"MEMORY": 7}})
+    assert (body.Image, body.Hostname) == ("a", "")
+    assert body.HostConfig is not None
+    assert body.HostConfig.Memory == 7
+
+
+def test_words_of_a_client_of_its_own_are_ignored() -> None:
+    CreateBody.model_validate({"name": "box", "platform": "linux"}).refuse_unserved()

@@ -18,6 +18,7 @@ def test_there_are_as_many_routes_as_in_dockers_description() -> None:
         ("GET", "/images/lab/web/get", 501, "GET /images/{name}/get is not there yet"),
         ("GET", "/distribution/lab/web:1/json", 501, "/distribution/{name}/json"),
         ("GET", "/swarm", 501, "no swarm mode"),
+        ("POST", "/swarm/leave", 503, "not part of a swarm"),
         ("POST", "/services/create", 501, "no swarm mode"),
         ("GET", "/services/web/logs", 501, "no swarm mode"),
         ("DELETE", "/nodes/host1", 501, "no swarm mode"),

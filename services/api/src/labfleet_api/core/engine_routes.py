@@ -134,6 +134,8 @@ def refusal(method: str, path: str) -> tuple[int, str]:
     for known, template, pattern in _PATTERNS:
         if pattern.fullmatch(path):
             methods.add(known)
+            if (known, template) == (method, "/swarm/leave"):
+                return 503, "This node is not part of a swarm"  # as dockerd: clients go on then
             if known == method and template.startswith(_SWARM):
                 return 501, (
                     f"labfleet: {method} {template} is not there: a fleet has no swarm mode; "
