@@ -73,11 +73,19 @@ table ip {table} {{
 
 
 def entry_table(tag: str, underlay_interface: str) -> str:
-    """The table of the entry, with empty maps."""
+    """The table of the entry, with empty maps.
+
+    For programs of the entry's own machine the gateway of any network leads to the published ports too, as that of
+    docker's bridge does: clients in containers (Testcontainers) ask for it.
+    """
     table = f"{tag}-entry"
     ports = "\n".join(_port_maps(protocol) for protocol in _PROTOCOLS)
     jumps = "\n".join(
         f"    fib daddr type local {protocol} dport @{protocol}_any dnat ip to {protocol} dport map @{protocol}_to"
+        for protocol in _PROTOCOLS
+    )
+    gateways = "\n".join(
+        f"    ip daddr {ADDRESS_POOL} {protocol} dport @{protocol}_any dnat ip to {protocol} dport map @{protocol}_to"
         for protocol in _PROTOCOLS
     )
     return f"""
@@ -92,6 +100,7 @@ table ip {table} {{
   chain output {{
     type nat hook output priority -105; policy accept;
 {jumps}
+{gateways}
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
