@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-long lint unit e2e bench schema lock install dev
+.PHONY: help up down status test test-long lint unit e2e bench clients suites schema lock install dev
 
 FLEET ?= labfleet
 HOSTS ?=
@@ -25,10 +25,10 @@ down: install ## stop the services, containers live on (ALL=1 removes everything
 status: install ## services, hosts, containers
 	@.venv/bin/labfleet status --fleet $(FLEET)
 
-test: dev lint ## lint, types, and every test but the long ones
+test: dev lint clients ## lint, types, and every test but the long ones
 	@$(PY) -m pytest -m "not long" --durations=10
 
-test-long: dev lint ## every test, with the ones that take longer
+test-long: dev lint clients ## every test, with the ones that take longer
 	@$(PY) -m pytest --timeout 1800 -m "long or not long"
 
 lint: dev ## style, types, walls between rooms, dependencies
@@ -47,6 +47,12 @@ e2e: dev ## only the tests that drive a fleet with the docker command line
 bench: dev ## side by side with dockerd where it is installed
 	@$(PY) -m tests.bench
 
+clients: dev ## fetch the clients of other projects that tests drive, unless they are there
+	@$(PY) -m tests.farm.environments
+
+suites: dev ## the test suites of other projects, on one host and on three
+	@$(PY) -m tests.suites
+
 schema: dev ## write the JSON Schemas of all messages
 	@$(PY) -m labfleet_proto.schema proto/schema
 
@@ -55,3 +61,6 @@ lock: dev ## pin all dependencies anew, with hashes and without any index addres
 	  --no-header --extra api --extra image-store --extra runtime-agent --extra network --extra cli -o requirements.lock
 	@.venv/bin/uv pip compile -q pyproject.toml deploy/build.in -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --all-extras -o requirements-dev.lock
+	@for name in tests/suites/docker-py tests/suites/aiodocker tests/clients/python; do \
+	  .venv/bin/uv pip compile -q $$name.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --no-header -o $$name.lock; done

@@ -25,6 +25,8 @@ ldconfig -p | grep -q 'libnftables.so.1' || missing="$missing libnftables1"
 if [ "$kind" = dev ]; then
     need skopeo skopeo
     need git git
+    need node nodejs
+    need npm npm
 fi
 if [ -n "$missing" ]; then
     echo "install: Debian packages:$missing"

@@ -1,0 +1,77 @@
+"""What a suite is run on: a fleet of one host or three, or a dockerd of our own to compare with."""
+
+import contextlib
+import json
+import os
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import peers
+from tests.farm.fleet import Fleet, running_fleet, sweep_leftovers
+from tests.suites import images
+
+ENGINES = ("1", "3", "dockerd")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine with the images of the suites."""
+
+    name: str
+    env: dict[str, str]
+    version: str
+
+
+@contextlib.contextmanager
+def engine(name: str) -> Iterator[Engine]:
+    """Start one: `1` and `3` are fleets with as many hosts."""
+    with tempfile.TemporaryDirectory(prefix="lfsuite-") as scratch:
+        folder = Path(scratch)
+        archives = images.write(folder)
+        config = folder / "docker"
+        config.mkdir()
+        if name == "dockerd":
+            peers.sweep()
+            with peers.dockerd() as peer:
+                yield _ready(name, f"unix://{peer.socket}", config, archives)
+        else:
+            sweep_leftovers()
+            with running_fleet(config, hosts=int(name), suffix=f"-suite{name}") as fleet:
+                _push(fleet, archives)
+                yield _ready(name, fleet.url, config, [])
+
+
+def _push(fleet: Fleet, archives: list[Path]) -> None:
+    for archive in archives:
+        with tarfile.open(archive) as tar:
+            member = tar.extractfile("manifest.json")
+            assert member is not None
+            tags = json.load(member)[0]["RepoTags"]
+        for tag in tags:
+            source, target = (
+                f"docker-archive:{archive}:{tag}",
+                f"docker://{fleet.plan.registry}/{tag}",
+            )
+            words = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", source, target]
+            subprocess.run(words, check=True, timeout=120)
+
+
+def _ready(name: str, url: str, config: Path, archives: list[Path]) -> Engine:
+    env = {**os.environ, "DOCKER_HOST": url, "DOCKER_CONFIG": str(config)}
+    for archive in archives:
+        _docker(env, "load", "-i", str(archive))
+    version = _docker(env, "version", "--format", "{{.Server.Version}}")
+    return Engine(name, env, version)
+
+
+def _docker(env: dict[str, str], *words: str) -> str:
+    done = subprocess.run(
+        ["docker", *words], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"docker {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout.strip()
