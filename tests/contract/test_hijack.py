@@ -104,7 +104,7 @@ class App:
             self.ended.append(name)
 
     async def _take(self, request: Request) -> Hijacked:
-        self.client = await take_over(request, multiplexed=False)
+        self.client = await take_over(request, "application/vnd.docker.raw-stream")
         return self.client
 
     async def echo(self, request: Request) -> None:

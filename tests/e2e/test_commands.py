@@ -272,8 +272,6 @@ def test_keys_detach_and_the_container_goes_on(fleet: Fleet) -> None:
         (("unpause", "box"), "POST /containers/{id}/unpause"),
         (("update", "--memory", "64m", "box"), "POST /containers/{id}/update"),
         (("commit", "box"), "POST /commit"),
-        (("diff", "box"), "GET /containers/{id}/changes"),
-        (("export", "box"), "GET /containers/{id}/export"),
         (("container", "prune", "-f"), "POST /containers/prune"),
     ],
 )

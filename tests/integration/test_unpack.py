@@ -22,7 +22,8 @@ from tests.farm import one_host
 
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_runtime_agent.adapters.kernel import open_in_root
-from labfleet_runtime_agent.adapters.tree import Caps, TreeReader, TreeWriter
+from labfleet_runtime_agent.adapters.tree import Caps, TreeWriter
+from labfleet_runtime_agent.adapters.tree_reader import TreeReader
 from labfleet_runtime_agent.adapters.unpack_layer import _decoded, unpack
 
 pytestmark = [

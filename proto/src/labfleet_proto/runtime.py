@@ -139,6 +139,15 @@ class PathStat(Message):
     link_target: str = ""
 
 
+class ContainerSizes(Message):
+    """Bytes of a container's files."""
+
+    writable_bytes: int
+    """What it wrote (docker's `SizeRw`)."""
+    total_bytes: int
+    """With its image (docker's `SizeRootFs`)."""
+
+
 class VolumeRef(Message):
     """Names a volume whose home is this host."""
 
@@ -167,6 +176,7 @@ RESIZE = JobKind("resize", "runtime-agent", Resize, Nothing)
 TOP = JobKind("top", "runtime-agent", Top, TopTable)
 STATS = JobKind("stats", "runtime-agent", ContainerRef, ContainerStats)
 STAT_PATH = JobKind("stat_path", "runtime-agent", StatPath, PathStat)
+SIZES = JobKind("sizes", "runtime-agent", ContainerRef, ContainerSizes, timeout_s=20.0)
 REMOVE_VOLUME = JobKind("remove_volume", "runtime-agent", VolumeRef, Nothing)
 CHECK_AGENT = JobKind("check_agent", "runtime-agent", Nothing, AgentCheck, timeout_s=30.0)
 
@@ -239,8 +249,37 @@ class WriteArchive(Message):
     """docker's `copyUIDGID`."""
 
 
+class ReadChanges(Message):
+    """Read what a container changed of its image, as docker's JSON list."""
+
+    op: Literal["changes"] = "changes"
+    container: ContainerId
+
+
+class ReadLayer(Message):
+    """Read what a container changed of its image as an uncompressed layer (OCI image-spec)."""
+
+    op: Literal["layer"] = "layer"
+    container: ContainerId
+
+
+class ExportFiles(Message):
+    """Read all files of a container but those of its volumes, as a tar stream."""
+
+    op: Literal["export"] = "export"
+    container: ContainerId
+
+
 StreamRequest = Annotated[
-    AttachContainer | AttachExec | ReadLogs | ReadArchive | WriteArchive, Field(discriminator="op")
+    AttachContainer
+    | AttachExec
+    | ReadLogs
+    | ReadArchive
+    | WriteArchive
+    | ReadChanges
+    | ReadLayer
+    | ExportFiles,
+    Field(discriminator="op"),
 ]
 
 

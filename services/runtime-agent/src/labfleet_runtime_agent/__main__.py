@@ -25,6 +25,7 @@ from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.agent import Agent
 from labfleet_runtime_agent.service.presence import Epoch, publish_host, renew_lease
 from labfleet_runtime_agent.service.publisher import Publisher
+from labfleet_runtime_agent.service.sizes import Sizes
 from labfleet_runtime_agent.service.streams import Streams
 from labfleet_runtime_agent.service.tools import Files, Tools
 from labfleet_runtime_agent.settings import Settings
@@ -95,6 +96,7 @@ async def serve_jobs(chassis: Chassis, agent: Agent, streams: Streams, host: Hos
     await bus.serve(runtime.TOP, agent.top, host=host)
     await bus.serve(runtime.STATS, agent.stats, host=host)
     await bus.serve(runtime.STAT_PATH, agent.stat_path, host=host)
+    await bus.serve(runtime.SIZES, Sizes(agent).sizes, host=host)
     await bus.serve(runtime.REMOVE_VOLUME, agent.remove_volume, host=host)
     await bus.serve(runtime.CREATE_EXEC, streams.create_exec, host=host)
     await bus.serve(runtime.START_EXEC, streams.start_exec, host=host)

@@ -6,7 +6,7 @@ one) is counted by Content-Length here. Rides on uvicorn's internals: pinned, wi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import httptools
@@ -233,26 +233,30 @@ class HijackProtocol(HttpToolsProtocol):
         return taken
 
 
-async def take_over(request: Request, *, multiplexed: bool) -> Hijacked:
+async def take_over(request: Request, media_type: str) -> Hijacked:
     """Answer 101 (or 200 to a client that did not ask for an upgrade) and return the raw connection.
 
     Raises RuntimeError when the server has no hijack (a test client).
     """
+    if request.headers.get("upgrade"):
+        lines = [
+            "HTTP/1.1 101 UPGRADED",
+            f"Content-Type: {media_type}",
+            "Connection: Upgrade",
+            "Upgrade: tcp",
+        ]
+    else:
+        lines = ["HTTP/1.1 200 OK", f"Content-Type: {media_type}"]
+    return await take_over_with(request, lines)
+
+
+async def take_over_with(request: Request, lines: Sequence[str]) -> Hijacked:
+    """Answer with these lines as the whole head and return the raw connection. Raises RuntimeError."""
     extensions: dict[str, Any] = request.scope.get("extensions") or {}
     hijack: Hijack | None = extensions.get(EXTENSION)
     if hijack is None:
         raise RuntimeError("this server cannot hijack connections")
-    kind = b"multiplexed" if multiplexed else b"raw"
-    content_type = b"Content-Type: application/vnd.docker." + kind + b"-stream\r\n"
-    if request.headers.get("upgrade"):
-        head = (
-            b"HTTP/1.1 101 UPGRADED\r\n"
-            + content_type
-            + b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-        )
-    else:
-        head = b"HTTP/1.1 200 OK\r\n" + content_type + b"\r\n"
-    return await hijack(head)
+    return await hijack("".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii"))
 
 
 async def splice(client: Hijacked, host: Peer) -> None:

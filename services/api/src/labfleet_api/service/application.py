@@ -3,7 +3,16 @@
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from labfleet_api.service import containers, images, network_routes, streams, system, volumes
+from labfleet_api.service import (
+    containers,
+    execs,
+    files,
+    images,
+    network_routes,
+    streams,
+    system,
+    volumes,
+)
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Measured, Versions, install_errors
 from labfleet_api.service.identities import Identified
@@ -21,6 +30,8 @@ def routes(fleet: Fleet) -> FastAPI:
         system.router(fleet),
         containers.router(fleet, life),
         streams.router(fleet),
+        execs.router(fleet),
+        files.router(fleet),
         images.router(fleet),
         network_routes.router(fleet, networks),
         volumes.router(fleet),

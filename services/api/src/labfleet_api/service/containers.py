@@ -15,6 +15,7 @@ from labfleet_api.core.stats import stats_json
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.http import answer, flag, number, read_body
 from labfleet_api.service.life import Life, StopWish
+from labfleet_api.service.sizes import size_of, sizes_of
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import ConflictError, InvalidRequestError, LabfleetError
 from labfleet_proto.images import familiar_repository
@@ -51,9 +52,11 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
             if (show_all or views.state_of(record, fleet.seen(record)) == "running")
             and _matches(fleet, record, wanted)
         ]
-        rows = [row(record) for record in (found[:limit] if limit > 0 else found)]
+        found = found[:limit] if limit > 0 else found
+        rows = [row(record) for record in found]
         if flag(request, "size"):
-            rows = [{**each, "SizeRw": 0, "SizeRootFs": 0} for each in rows]
+            sizes = await sizes_of(fleet, found)
+            rows = [each | size for each, size in zip(rows, sizes, strict=True)]
         return answer(rows)
 
     @routes.post("/containers/create")
@@ -63,10 +66,13 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
         return answer({"Id": record.id, "Warnings": []}, 201)
 
     @routes.get("/containers/{text}/json")
-    async def inspect(text: str) -> Response:
+    async def inspect(text: str, request: Request) -> Response:
         record = fleet.find(text)
         host = fleet.memory.hosts.get(record.assignment.host)
-        return answer(views.inspect(record, fleet.seen(record), host))
+        document = views.inspect(record, fleet.seen(record), host)
+        if flag(request, "size"):
+            document |= await size_of(fleet, record)
+        return answer(document)
 
     @routes.post("/containers/{text}/start")
     async def start(text: str) -> Response:

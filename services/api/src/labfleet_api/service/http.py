@@ -21,6 +21,7 @@ API_VERSION = "1.50"
 LEAST_API_VERSION = "1.24"
 MOST_BODY = 4 << 20
 _CHALLENGE = 'Bearer realm="Labfleet"'
+_ASKED = "labfleet.version"
 _VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)")
 
 B = TypeVar("B", bound=BaseModel)
@@ -83,6 +84,12 @@ def number(request: Request, name: str, default: int) -> int:
         raise InvalidRequestError(f"{name}: {value!r} is not a number") from exc
 
 
+def version_of(request: Request) -> tuple[int, int]:
+    """The API version that the client asked for; without one, the newest."""
+    asked: tuple[int, int] = request.scope.get(_ASKED) or _numbers(API_VERSION)
+    return asked
+
+
 class Versions:
     """Serves every path also below `/v1.NN/`; a pure ASGI wrapper."""
 
@@ -110,7 +117,7 @@ class Versions:
                     )
                     await problem(400, text)(scope, receive, send)
                     return
-                scope = {**scope, "path": found[3], "raw_path": found[3].encode()}
+                scope = {**scope, _ASKED: asked, "path": found[3], "raw_path": found[3].encode()}
         await self._app(scope, receive, send)
 
 

@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from labfleet_proto.errors import InternalError, Problem
+from labfleet_proto.errors import InternalError
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.runtime import PathStat
+from labfleet_runtime_agent.adapters import children
 
 _STAT_LIMIT_S = 20.0
 _CHUNK = 1 << 18
@@ -34,64 +34,37 @@ class RootView:
         os.close(self.userns_fd)
 
 
-@contextlib.asynccontextmanager
-async def _child(
+def _child(
     view: RootView, request: dict[str, Any]
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    argv = [
-        str(view.root_fd),
-        str(view.userns_fd),
-        json.dumps(request | {"container": view.container}),
-    ]
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "labfleet_runtime_agent.adapters.archive_child",
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        pass_fds=(view.root_fd, view.userns_fd),
-        limit=1 << 20,
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-
-
-async def _verdict(child: asyncio.subprocess.Process) -> dict[str, Any]:
-    """Wait for the child's last word. Raises the LabfleetError that it names."""
-    if child.stderr is None:
-        raise InternalError("archive child without standard error")
-    said = (await child.stderr.read()).decode(errors="replace").strip()
-    await child.wait()
-    try:
-        answer: dict[str, Any] = json.loads(said.splitlines()[-1])
-    except (ValueError, IndexError) as exc:
-        raise InternalError(f"archive child failed: {said[-500:]}") from exc
-    if "error" in answer:
-        raise Problem(code=answer["code"], message=answer["error"]).to_error()
-    return answer
+) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    fds = (view.root_fd, view.userns_fd)
+    argv = [*map(str, fds), json.dumps(request | {"container": view.container})]
+    return children.child("archive_child", argv, fds)
 
 
 async def stat_path(view: RootView, path: str) -> PathStat:
     """Describe a path. Raises NotFoundError with docker's words."""
     async with asyncio.timeout(_STAT_LIMIT_S), _child(view, {"op": "stat", "path": path}) as child:
-        return PathStat.model_validate(await _verdict(child))
+        return PathStat.model_validate(await children.verdict(child))
 
 
 async def read(view: RootView, path: str, write: Write) -> None:
     """Write the tar of a path. Raises NotFoundError, InvalidRequestError."""
-    async with _child(view, {"op": "read", "path": path}) as child:
+    await _copy_out(view, {"op": "read", "path": path}, write)
+
+
+async def export(view: RootView, write: Write) -> None:
+    """Write the tar of all files. Raises InvalidRequestError."""
+    await _copy_out(view, {"op": "export", "path": "/"}, write)
+
+
+async def _copy_out(view: RootView, request: dict[str, Any], write: Write) -> None:
+    async with _child(view, request) as child:
         if child.stdout is None:
             raise InternalError("archive child without standard output")
         while data := await child.stdout.read(_CHUNK):
             await write(data)
-        await _verdict(child)
+        await children.verdict(child)
 
 
 async def write(
@@ -115,4 +88,4 @@ async def write(
                 child.stdin.write(data)
                 await child.stdin.drain()
             child.stdin.close()
-        await _verdict(child)
+        await children.verdict(child)

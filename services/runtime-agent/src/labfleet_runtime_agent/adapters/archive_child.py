@@ -15,7 +15,8 @@ from typing import Any
 
 from labfleet_proto.errors import InvalidRequestError, LabfleetError, NotFoundError
 from labfleet_runtime_agent.adapters.kernel import CLONE_NEWUSER, enter_namespace, open_in_root
-from labfleet_runtime_agent.adapters.tree import DAMAGE, TreeReader, TreeWriter
+from labfleet_runtime_agent.adapters.tree import DAMAGE, TreeWriter
+from labfleet_runtime_agent.adapters.tree_reader import TreeReader, allow_depth
 
 _GO_DIR = 1 << 31
 _GO_SYMLINK = 1 << 27
@@ -107,6 +108,15 @@ def _read(root: int, path: str, container: str) -> dict[str, Any]:
     return about
 
 
+def _export(root: int) -> dict[str, Any]:
+    """Write everything, as `docker export` names it: without a leading `./`."""
+    reader = TreeReader(sys.stdout.buffer)
+    reader.add(root, ".", "")
+    reader.close()
+    sys.stdout.buffer.flush()
+    return {}
+
+
 def _write(root: int, path: str, container: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
         base = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
@@ -137,6 +147,8 @@ def _perform(request: dict[str, Any], root: int) -> dict[str, Any]:
             return _stat(root, path, container)
         case "read":
             return _read(root, path, container)
+        case "export":
+            return _export(root)
         case _:
             return _write(root, path, container, request)
 
@@ -145,6 +157,7 @@ def main() -> None:
     """Run as the child."""
     root, namespace = int(sys.argv[1]), int(sys.argv[2])
     os.umask(0)
+    allow_depth()
     enter_namespace(namespace, CLONE_NEWUSER)
     os.setgroups([])
     os.setresgid(0, 0, 0)

@@ -51,12 +51,7 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
 
 def idmapped_clone(source: Path, userns_fd: int) -> int:
     """Return a detached mount of `source` with ids shifted by the user namespace. Raises OSError."""
-    tree = _checked(
-        _libc.syscall(
-            _SYS_OPEN_TREE, AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | os.O_CLOEXEC
-        ),
-        f"clone mount {source}",
-    )
+    tree = clone_mount(source)
     try:
         attributes = struct.pack("QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, userns_fd)
         _checked(
@@ -69,6 +64,14 @@ def idmapped_clone(source: Path, userns_fd: int) -> int:
         os.close(tree)
         raise
     return tree
+
+
+def clone_mount(source: Path) -> int:
+    """Return a detached copy of the mount at `source`. Raises OSError."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    return _checked(
+        _libc.syscall(_SYS_OPEN_TREE, AT_FDCWD, os.fsencode(source), flags), f"clone mount {source}"
+    )
 
 
 def attach_mount(tree_fd: int, target: Path) -> None:

@@ -47,6 +47,10 @@ class Snapshots:
         """Where the container's root file system is mounted, if it is."""
         return self._mounts / container / "root"
 
+    def upper_of(self, container: ContainerId) -> Path:
+        """Where the container's changes lie on the disk, if it has ever been prepared."""
+        return self._state / container / _UPPER
+
     async def prepare(self, container: ContainerId, layers: Sequence[Path], base: int) -> Path:
         """Mount the container's root file system and return where. Again is nothing.
 

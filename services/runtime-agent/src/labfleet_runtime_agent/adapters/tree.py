@@ -1,4 +1,4 @@
-"""Writing the members of a hostile tar below a directory, and reading a tree into a tar.
+"""Writing the members of a hostile tar below a directory.
 
 Nothing here uses tarfile's own extraction. Each path is resolved by the kernel beneath the root
 (`openat2` with RESOLVE_IN_ROOT), so a symbolic link that leads out ends at the root instead.
@@ -11,7 +11,6 @@ import shutil
 import stat
 import tarfile
 from dataclasses import dataclass, field
-from typing import IO
 
 from labfleet_proto.errors import DiskFullError, InvalidRequestError
 from labfleet_runtime_agent.adapters.kernel import open_in_root
@@ -243,64 +242,3 @@ class _Fd:
 
     def close(self) -> None:
         os.close(self.number)
-
-
-class TreeReader:
-    """Writes one file or a whole tree into a tar stream; ids as the caller sees them."""
-
-    def __init__(self, output: IO[bytes]) -> None:
-        self._tar = tarfile.open(  # noqa: SIM115 - closed by close()
-            fileobj=output, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 18
-        )
-        self._links: dict[tuple[int, int], str] = {}
-
-    def add(self, parent_fd: int, leaf: str, name: str) -> None:
-        """Add the entry `leaf` of the directory `parent_fd` under `name`, with all below it."""
-        there = os.stat(leaf, dir_fd=parent_fd, follow_symlinks=False)
-        if stat.S_ISSOCK(there.st_mode):
-            return
-        member = self._member(parent_fd, leaf, name, there)
-        if member.isreg() and member.type == tarfile.REGTYPE:
-            fd = os.open(leaf, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-            with os.fdopen(fd, "rb") as source:
-                self._tar.addfile(member, source)
-            return
-        self._tar.addfile(member)
-        if stat.S_ISDIR(there.st_mode):
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(leaf, flags, dir_fd=parent_fd)
-            try:
-                for child in sorted(os.listdir(fd)):  # noqa: PTH208 - pathlib knows no descriptors
-                    self.add(fd, child, f"{name.rstrip('/')}/{child}")
-            finally:
-                os.close(fd)
-
-    def _member(
-        self, parent_fd: int, leaf: str, name: str, there: os.stat_result
-    ) -> tarfile.TarInfo:
-        member = tarfile.TarInfo(name)
-        member.mode = stat.S_IMODE(there.st_mode)
-        member.uid, member.gid = there.st_uid, there.st_gid
-        member.mtime = there.st_mtime_ns / 1e9  # PAX keeps fractions
-        if stat.S_ISDIR(there.st_mode):
-            member.type = tarfile.DIRTYPE
-        elif stat.S_ISLNK(there.st_mode):
-            member.type = tarfile.SYMTYPE
-            member.linkname = os.readlink(leaf, dir_fd=parent_fd)
-        elif stat.S_ISFIFO(there.st_mode):
-            member.type = tarfile.FIFOTYPE
-        elif stat.S_ISCHR(there.st_mode) or stat.S_ISBLK(there.st_mode):
-            member.type = tarfile.CHRTYPE if stat.S_ISCHR(there.st_mode) else tarfile.BLKTYPE
-            member.devmajor, member.devminor = os.major(there.st_rdev), os.minor(there.st_rdev)
-        elif (first := self._links.get((there.st_dev, there.st_ino))) is not None:
-            member.type = tarfile.LNKTYPE
-            member.linkname = first
-        else:
-            member.size = there.st_size
-            if there.st_nlink > 1:
-                self._links[there.st_dev, there.st_ino] = name
-        return member
-
-    def close(self) -> None:
-        """Write the end of the archive."""
-        self._tar.close()

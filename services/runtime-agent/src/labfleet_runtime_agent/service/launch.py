@@ -114,11 +114,12 @@ class Launch:
         who = await asyncio.to_thread(
             image_users.look_up, root, record.spec.user, record.spec.group_add
         )
-        volumes = [
-            await self._attach_volume(number, base, root)
-            for number in range(len(record.spec.mounts))
-        ]
-        return volumes, who
+        return await self.attach_volumes(base, root), who
+
+    async def attach_volumes(self, base: int, root: Path) -> list[VolumeSource]:
+        """Mount the volumes' files with the container's ids; an empty one is filled as docker does."""
+        mounts = self._record.spec.mounts
+        return [await self._attach_volume(number, base, root) for number in range(len(mounts))]
 
     async def _attach_volume(self, number: int, base: int, root: Path) -> VolumeSource:
         record, files = self._record, self._tools.files

@@ -15,13 +15,23 @@ from labfleet_proto.runtime import (
     CreateExec,
     ExecRef,
     ExecStatus,
+    ExportFiles,
     ReadArchive,
+    ReadChanges,
+    ReadLayer,
     ReadLogs,
     Resize,
     Ticket,
     WriteArchive,
 )
-from labfleet_runtime_agent.adapters import archive, execs, host_facts, image_users, log_files
+from labfleet_runtime_agent.adapters import (
+    archive,
+    execs,
+    host_facts,
+    image_users,
+    layer_reading,
+    log_files,
+)
 from labfleet_runtime_agent.adapters.attach import Attachment
 from labfleet_runtime_agent.adapters.execs import Exec
 from labfleet_runtime_agent.core import spec as oci
@@ -64,6 +74,19 @@ class Streams:
                     await self._read_archive(worker, request, stream, accept)
                 case WriteArchive():
                     await self._write_archive(worker, request, stream, accept)
+                case ReadChanges():
+                    layer = await worker.writable_layer()
+                    await accept({})
+                    await layer_reading.write_changes(layer, stream.write)
+                case ReadLayer():
+                    layer = await worker.writable_layer()
+                    await accept({})
+                    await layer_reading.write_tar(layer, stream.write)
+                case ExportFiles():
+                    async with worker.root() as view:
+                        await accept({})
+                        await archive.export(view, stream.write)
+                    await self._agent.tools.emit(worker.record, "export")
 
     async def _attach(
         self, worker: Worker, request: AttachContainer, stream: ByteStream, accept: Accept

@@ -7,7 +7,6 @@ so nothing happens twice at once to one container. What it does stands in `start
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from labfleet_proto.containers import ContainerRecord, Observation, State
@@ -18,10 +17,10 @@ from labfleet_runtime_agent.adapters.attach import Attachment
 from labfleet_runtime_agent.adapters.execs import Exec
 from labfleet_runtime_agent.adapters.ledger import LedgerEntry
 from labfleet_runtime_agent.adapters.processes import ProcessHandle
+from labfleet_runtime_agent.adapters.writable_layer import WritableLayer
 from labfleet_runtime_agent.core import decide as rules
-from labfleet_runtime_agent.service import ending, recovery
+from labfleet_runtime_agent.service import ending, file_views, recovery
 from labfleet_runtime_agent.service.admission import Admission
-from labfleet_runtime_agent.service.launch import open_view
 from labfleet_runtime_agent.service.live import Live
 from labfleet_runtime_agent.service.rewiring import Rewirer
 from labfleet_runtime_agent.service.starting import Starter
@@ -118,25 +117,17 @@ class Worker:
             )
         await live.tools.emit(self.record, "kill", {"signal": str(number)})
 
-    @contextlib.asynccontextmanager
-    async def files(self) -> AsyncIterator[RootView]:
-        """Its files as they are now, mounted for the time being if it does not run."""
-        live = self._live
-        snapshots = live.tools.files.snapshots
-        base = await live.state.uid_base()
-        userns = await asyncio.to_thread(snapshots.userns, base)
-        async with live.files:
-            if live.init is not None and self.is_running:
-                with open_view(self.record, Path(f"/proc/{live.init.pid}/root"), userns) as view:
-                    yield view
-                return
-            layers = await live.tools.files.layers.ensure(self.record.image)
-            root = await snapshots.prepare(self.record.id, layers, base)
-            try:
-                with open_view(self.record, root, userns) as view:
-                    yield view
-            finally:
-                await snapshots.unmount(self.record.id)
+    def files(self) -> contextlib.AbstractAsyncContextManager[RootView]:
+        """Its files as it sees them, mounted for the time being if it does not run."""
+        return file_views.files(self._live)
+
+    def root(self) -> contextlib.AbstractAsyncContextManager[RootView]:
+        """Its root file system alone, without what is mounted on it."""
+        return file_views.root(self._live)
+
+    async def writable_layer(self) -> WritableLayer:
+        """Where its changes are."""
+        return await file_views.writable_layer(self._live)
 
     # -- the loop
 
