@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, VolumeRecord
+from labfleet_proto.host_policies import HostPolicy
 from labfleet_proto.hosts import HostRecord, Lease
 from labfleet_proto.ids import ContainerId, Digest, HostId, NetworkId, TenantId
 from labfleet_proto.images import ManifestRecord, TagRecord
@@ -29,6 +30,7 @@ CONTAINERS = BucketDef("containers", ContainerRecord)
 NAMES = BucketDef("names", NameRecord)
 OBSERVED = BucketDef("observed", Observation)
 HOSTS = BucketDef("hosts", HostRecord)
+HOST_POLICIES = BucketDef("host_policies", HostPolicy)
 LEASES = BucketDef("leases", Lease, ttl_s=15)
 NETWORKS = BucketDef("networks", NetworkRecord)
 NETWORK_NAMES = BucketDef("network_names", NetworkNameRecord)

@@ -10,13 +10,12 @@ from typing import Any
 
 from labfleet_api import metrics
 from labfleet_api.adapters import tls
-from labfleet_api.adapters.hijack import HijackProtocol
+from labfleet_api.adapters.limits import BoundedProtocol
 from labfleet_api.core.views import state_of
 from labfleet_api.service.application import application
 from labfleet_api.service.claims import Claims
 from labfleet_api.service.fleet import Fleet, Memory
 from labfleet_api.settings import Settings
-from labfleet_chassis.credentials import Credentials
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
@@ -81,13 +80,12 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     claims = await Claims.open(chassis, fleet)
     chassis.loop("count", lambda: count(fleet))
     chassis.loop("claims", claims.keep)
-    credentials = await Credentials.open(chassis)
-    app = application(fleet, credentials)
-    servers: list[tuple[list[socket.socket], Any]] = [(listeners(settings), HijackProtocol)]
+    app = application(fleet)
+    servers: list[tuple[list[socket.socket], Any]] = [(listeners(settings), BoundedProtocol)]
     if settings.tls_address:
         context = tls.server_context(settings.tls_dir)
         chassis.loop("renew", lambda: renew(context, settings.tls_dir))
-        servers.append(([tls_listener(settings)], tls.over_tls(context, HijackProtocol)))
+        servers.append(([tls_listener(settings)], tls.over_tls(context, BoundedProtocol)))
     async with TaskGroup() as tasks:
         for sockets, protocol in servers:
             started = asyncio.Event()

@@ -117,7 +117,17 @@ POST /session
     for method, path in [line.split()]
 )
 
-_SWARM = ("/swarm", "/services", "/tasks", "/secrets", "/configs", "/nodes")
+_NO_SWARM = "a fleet has no swarm mode"
+_INSTEAD = {
+    "/swarm": f"{_NO_SWARM}: hosts join it by `labfleet up`, and containers are spread over them",
+    "/services": f"{_NO_SWARM}: start containers, or a project with docker compose",
+    "/tasks": f"{_NO_SWARM}: `docker ps` lists the containers of all hosts",
+    "/secrets": f"{_NO_SWARM}: give a container its secret by a volume or a variable",
+    "/configs": f"{_NO_SWARM}: give a container its configuration by a volume, or in the image",
+    "/nodes": f"{_NO_SWARM}: a host leaves the fleet when its services end for good",
+    "/plugins": "a plugin is a program with power over a host, so a fleet takes none",
+    "/session": "it is BuildKit's own channel: clients use the classic builder (`POST /build`)",
+}
 
 
 def pattern_of(path: str) -> re.Pattern[str]:
@@ -136,11 +146,9 @@ def refusal(method: str, path: str) -> tuple[int, str]:
             methods.add(known)
             if (known, template) == (method, "/swarm/leave"):
                 return 503, "This node is not part of a swarm"  # as dockerd: clients go on then
-            if known == method and template.startswith(_SWARM):
-                return 501, (
-                    f"labfleet: {method} {template} is not there: a fleet has no swarm mode; "
-                    "start containers directly, they are spread over the hosts"
-                )
+            instead = _INSTEAD.get("/" + template.split("/")[1])
+            if known == method and instead is not None:
+                return 501, f"labfleet: {method} {template} is not there: {instead}"
             if known == method:
                 return 501, f"labfleet: {method} {template} is not there yet"
     if methods:

@@ -4,21 +4,23 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from labfleet_api.service import (
+    accounts,
     containers,
     execs,
     files,
     images,
     network_routes,
+    nodes,
     streams,
     system,
     volumes,
 )
+from labfleet_api.service.bounds import Bounded
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Measured, Versions, install_errors
 from labfleet_api.service.identities import Identified
 from labfleet_api.service.life import Life
 from labfleet_api.service.networks import Networks
-from labfleet_chassis.credentials import Credentials
 
 
 def routes(fleet: Fleet) -> FastAPI:
@@ -28,6 +30,8 @@ def routes(fleet: Fleet) -> FastAPI:
     life = Life(fleet, networks)
     for router in (
         system.router(fleet),
+        accounts.router(fleet),
+        nodes.router(fleet),
         containers.router(fleet, life),
         streams.router(fleet),
         execs.router(fleet),
@@ -41,6 +45,6 @@ def routes(fleet: Fleet) -> FastAPI:
     return app
 
 
-def application(fleet: Fleet, credentials: Credentials) -> ASGIApp:
+def application(fleet: Fleet) -> ASGIApp:
     """The whole application."""
-    return Versions(Measured(Identified(routes(fleet), credentials)))
+    return Versions(Measured(Identified(Bounded(routes(fleet)), fleet.memory.credentials)))

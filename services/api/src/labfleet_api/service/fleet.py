@@ -9,6 +9,7 @@ from typing import TypeVar
 from labfleet_api.core import lookup
 from labfleet_api.settings import Settings
 from labfleet_chassis.caller import caller_tenant
+from labfleet_chassis.credentials import Credentials
 from labfleet_chassis.data_port import ByteStream, dial
 from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import Bucket, Entry, Mirror
@@ -17,6 +18,7 @@ from labfleet_proto.buckets import container_key, observed_key
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, State, VolumeRecord
 from labfleet_proto.errors import ConflictError, NotFoundError, StaleError, UnavailableError
 from labfleet_proto.events import FleetEvent
+from labfleet_proto.host_policies import HostPolicy
 from labfleet_proto.hosts import HostRecord, Lease
 from labfleet_proto.ids import ContainerId, HostId, TenantId
 from labfleet_proto.jobs import JobKind
@@ -40,6 +42,8 @@ class Memory:
     leases: Mirror[Lease]
     networks: Mirror[NetworkRecord]
     volumes: Mirror[VolumeRecord]
+    policies: Mirror[HostPolicy]
+    credentials: Credentials
     names: Bucket[NameRecord]
     network_names: Bucket[NetworkNameRecord]
     subnets: Bucket[SubnetClaim]
@@ -54,6 +58,8 @@ class Memory:
             await chassis.mirror(buckets.LEASES),
             await chassis.mirror(buckets.NETWORKS),
             await chassis.mirror(buckets.VOLUMES),
+            await chassis.mirror(buckets.HOST_POLICIES),
+            await Credentials.open(chassis),
             await chassis.bus.bucket(buckets.NAMES),
             await chassis.bus.bucket(buckets.NETWORK_NAMES),
             await chassis.bus.bucket(buckets.SUBNETS),

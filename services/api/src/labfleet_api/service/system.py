@@ -10,13 +10,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from labfleet_api.core import filters
+from labfleet_api.core import filters, subnets
 from labfleet_api.core.times import parse_time, rfc3339
 from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import API_VERSION, LEAST_API_VERSION, answer
 from labfleet_proto.errors import NotFoundError
 from labfleet_proto.events import FleetEvent
+from labfleet_proto.ids import OPERATORS
 from labfleet_proto.images import LIST_IMAGES
 from labfleet_proto.message import Nothing
 from labfleet_proto.placement import takes_room
@@ -172,22 +173,28 @@ def _arch() -> str:
 def _info(fleet: Fleet, images: int) -> dict[str, Any]:
     hosts = sorted(fleet.memory.hosts.values(), key=lambda host: host.id)
     states = [state_of(record, fleet.seen(record)) for record in fleet.records()]
+    is_operator = fleet.tenant == OPERATORS
+    counted = fleet.memory.containers.values() if is_operator else fleet.records()
     rows = [["Hosts", str(len(hosts))]]
     for host in hosts:
         word = "lost" if fleet.is_lost(host.id) else "alive"
-        own = [each for each in fleet.memory.containers.values() if each.assignment.host == host.id]
-        used = [each.spec.limits.memory_bytes for each in own if takes_room(each, fleet.seen(each))]
-        room = f"{sum(used) >> 20} of {host.capacity.memory_bytes >> 20} MiB promised"
+        own = [each for each in counted if each.assignment.host == host.id]
         noun = "container" if len(own) == 1 else "containers"
-        rows.append([f" {host.id}", f"{word}, {len(own)} {noun}, {room}"])
+        row = f"{word}, {len(own)} {noun}"
+        if is_operator:
+            used = [
+                each.spec.limits.memory_bytes for each in own if takes_room(each, fleet.seen(each))
+            ]
+            row += f", {sum(used) >> 20} of {host.capacity.memory_bytes >> 20} MiB promised"
+        rows.append([f" {host.id}", row])
     first = hosts[0] if hosts else None
     return {
         "ID": fleet.settings.fleet,
         "Name": fleet.settings.fleet,
         "Containers": len(states),
         "ContainersRunning": states.count("running"),
-        "ContainersPaused": 0,
-        "ContainersStopped": len(states) - states.count("running"),
+        "ContainersPaused": states.count("paused"),
+        "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
         "Images": images,
         "Driver": "overlay2",
         "DriverStatus": rows,
@@ -211,6 +218,17 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if first and "cgroup-v2" in first.features else "1",
         "NEventsListener": 0,
+        "NFd": 0,
+        "NGoroutines": 0,
+        "BridgeNfIptables": True,
+        "BridgeNfIp6tables": True,
+        "GenericResources": None,
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": first.runtime if first else ""},
+        "InitCommit": {"ID": ""},
+        "CDISpecDirs": None,
+        "DefaultAddressPools": [{"Base": str(subnets.POOL), "Size": subnets.PREFIX}],
+        "ProductLicense": "",
         "KernelVersion": first.kernel if first else platform.release(),
         "OperatingSystem": first.operating_system if first else "",
         "OSType": "linux",

@@ -21,6 +21,7 @@ from labfleet_proto.errors import (
     NotFoundError,
     NotImplementedYetError,
 )
+from labfleet_proto.host_policies import is_open
 from labfleet_proto.ids import HostId
 from labfleet_proto.runtime import REMOVE_VOLUME, VolumeRef
 
@@ -116,7 +117,7 @@ def _home(fleet: Fleet) -> HostId:
     alive = [
         host
         for host in fleet.memory.hosts.values()
-        if not host.is_drained and not fleet.is_lost(host.id)
+        if is_open(host, fleet.memory.policies.get(host.id)) and not fleet.is_lost(host.id)
     ]
     if not alive:
         raise NoRoomError("no host is there to hold the volume")

@@ -6,6 +6,7 @@ from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import Mirror
 from labfleet_proto import buckets
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, VolumeRecord
+from labfleet_proto.host_policies import HostPolicy
 from labfleet_proto.hosts import HostRecord, Lease
 
 
@@ -19,6 +20,7 @@ class Memory:
     hosts: Mirror[HostRecord]
     leases: Mirror[Lease]
     volumes: Mirror[VolumeRecord]
+    policies: Mirror[HostPolicy]
 
     @classmethod
     async def open(cls, chassis: Chassis) -> "Memory":
@@ -30,6 +32,7 @@ class Memory:
             await chassis.mirror(buckets.HOSTS),
             await chassis.mirror(buckets.LEASES),
             await chassis.mirror(buckets.VOLUMES),
+            await chassis.mirror(buckets.HOST_POLICIES),
         )
 
     async def catch_up(self) -> None:

@@ -17,6 +17,7 @@ from labfleet_proto.containers import (
     VolumeRecord,
 )
 from labfleet_proto.errors import NoRoomError, StaleError, UnavailableError
+from labfleet_proto.host_policies import is_open, labels_of
 from labfleet_proto.hosts import HostRecord
 from labfleet_proto.ids import ContainerId, HostId
 from labfleet_proto.jobs import Job
@@ -264,6 +265,7 @@ class Placer:
     def _snapshot_of(self, host: HostRecord, used: frozenset[tuple[str, int]]) -> HostSnapshot:
         lease = self._memory.leases.get(host.id)
         is_alive = self._memory.leases.age_s(host.id) < buckets.LEASES.ttl_s
+        policy = self._memory.policies.get(host.id)
         free = host.capacity - self._usage.used(host.id)
         for pick in self._picked.values():
             if pick.host == host.id:
@@ -272,9 +274,9 @@ class Placer:
             id=host.id,
             capacity=host.capacity,
             free=free,
-            labels=host.labels,
+            labels=labels_of(host, policy),
             is_alive=is_alive and lease is not None,
-            is_drained=host.is_drained,
+            is_drained=not is_open(host, policy),
             epoch=lease.epoch if lease else 0,
             taken_ports=used,
         )
