@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.farm.fleet import Fleet, until
+from tests.farm.fleet import Fleet, until, until_clean
 from tests.farm.tenant import Tenant
 
 Two = tuple[Tenant, Tenant]
@@ -158,3 +158,32 @@ def test_a_tenant_that_is_removed_leaves_nothing(fleet: Fleet, tmp_path: Path) -
     assert "carol" not in fleet.labfleet("tenant", "ls").out
     assert carol.docker("ps", code=1).err
     assert "no tenant" in fleet.labfleet("tenant", "rm", "carol", code=1).out
+    until_clean(fleet)  # its default network goes by itself
+
+
+def test_what_no_tenant_may_express_is_refused_by_name(ann: Tenant) -> None:
+    wishes: dict[str, object] = {
+        "Privileged": True,
+        "Binds": ["/etc:/host"],
+        "Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/host"}],
+        "Devices": [{"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/kmsg"}],
+        "DeviceCgroupRules": ["a *:* rwm"],
+        "PidMode": "host",
+        "IpcMode": "host",
+        "UTSMode": "host",
+        "UsernsMode": "host",
+        "CgroupnsMode": "host",
+        "NetworkMode": "host",
+        "CgroupParent": "/",
+        "CapAdd": ["SYS_ADMIN"],
+        "SecurityOpt": ["seccomp=unconfined"],
+        "Sysctls": {"kernel.core_pattern": "|/x"},
+        "OomScoreAdj": -500,
+    }
+    with ann.http() as http:
+        for field, value in wishes.items():
+            body = {"Image": "busybox", "HostConfig": {field: value}}
+            answer = http.post("/containers/create", json=body)
+            assert answer.status_code == 403, f"{field}: {answer.status_code} {answer.text}"
+            assert field in answer.json()["message"]
+    assert ann.docker("ps", "-aq").out == ""

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -25,7 +25,7 @@ from labfleet_proto.containers import (
 )
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.hosts import HostRecord
-from labfleet_proto.ids import OPERATORS, HostId
+from labfleet_proto.ids import OPERATORS, HostId, TenantId
 from labfleet_proto.message import Message, Nothing
 from labfleet_proto.networks import (
     CHECK_NETWORK,
@@ -36,6 +36,7 @@ from labfleet_proto.networks import (
     SubnetClaim,
 )
 from labfleet_proto.runtime import CHECK_AGENT
+from labfleet_proto.tenants import CertificateRecord, TenantRecord, TokenRecord
 
 M = TypeVar("M", bound=Message)
 
@@ -55,6 +56,9 @@ class Snapshot:
     subnets: Mapping[str, SubnetClaim]
     addresses: Mapping[str, AddressRecord]
     volumes: Mapping[str, VolumeRecord]
+    tenants: Mapping[str, TenantRecord] = field(default_factory=dict)
+    tokens: Mapping[str, TokenRecord] = field(default_factory=dict)
+    certificates: Mapping[str, CertificateRecord] = field(default_factory=dict)
 
 
 def check(snapshot: Snapshot) -> list[str]:
@@ -65,6 +69,7 @@ def check(snapshot: Snapshot) -> list[str]:
         *_networks(snapshot),
         *_addresses(snapshot),
         *_ports(snapshot),
+        *_tenants(snapshot),
     ]
 
 
@@ -138,6 +143,21 @@ def _ports(snapshot: Snapshot) -> Iterable[str]:
             yield f"port {number}/{protocol} leads to {count} running containers"
 
 
+def _tenants(snapshot: Snapshot) -> Iterable[str]:
+    kinds: tuple[tuple[str, Iterable[TenantId]], ...] = (
+        ("containers", (each.tenant for each in snapshot.containers.values())),
+        ("volumes", (each.tenant for each in snapshot.volumes.values())),
+        ("networks", (each.tenant for each in snapshot.networks.values())),
+        ("tokens", (each.tenant for each in snapshot.tokens.values())),
+        ("certificates", (each.tenant for each in snapshot.certificates.values())),
+    )
+    known = {OPERATORS, *snapshot.tenants}
+    for kind, owners in kinds:
+        for owner, count in Counter(owners).items():
+            if owner not in known:
+                yield f"{count} {kind} belong to {owner}, who is no tenant"
+
+
 async def examine(plan: FleetPlan) -> list[str]:
     """Check a live fleet: its memory, and every host's own findings."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
@@ -169,6 +189,9 @@ async def _snapshot(bus: Bus) -> Snapshot:
         subnets=await _values(bus, buckets.SUBNETS),
         addresses=await _values(bus, buckets.ADDRESSES),
         volumes=await _values(bus, buckets.VOLUMES),
+        tenants=await _values(bus, buckets.TENANTS),
+        tokens=await _values(bus, buckets.TOKENS),
+        certificates=await _values(bus, buckets.CERTIFICATES),
     )
 
 

@@ -35,9 +35,10 @@ from labfleet_proto.containers import (
     VolumeRecord,
 )
 from labfleet_proto.hosts import HostRecord
-from labfleet_proto.ids import HostId
+from labfleet_proto.ids import HostId, TenantId
 from labfleet_proto.networks import NetworkNameRecord, SubnetClaim
 from labfleet_proto.resources import Resources
+from labfleet_proto.tenants import TenantRecord, TokenRecord
 
 OTHER = HostId("h2")
 
@@ -95,6 +96,7 @@ def clean() -> Snapshot:
                 tenant=TENANT, name="data", home=HOST, created_at_ns=0
             )
         },
+        tenants={TENANT: TenantRecord(id=TENANT, created_at_ns=0)},
     )
 
 
@@ -146,6 +148,20 @@ DEFECTS = {
     "an observation that stayed": (
         plant("observed", observed_key(HOST, container_id(9)), observation(State.EXITED, number=9)),
         f"observation {observed_key(HOST, container_id(9))[:30]} is of a container that has no record",
+    ),
+    "a token of nobody": (
+        plant(
+            "tokens",
+            "0" * 12,
+            TokenRecord(
+                id="0" * 12,
+                tenant=TenantId("gone"),
+                secret_sha256="",
+                scopes=(),
+                created_at_ns=0,
+            ),
+        ),
+        "1 tokens belong to gone, who is no tenant",
     ),
     "a name that stayed": (
         plant("names", name_key(TENANT, "left"), NameRecord(id=container_id(9), created_at_ns=0)),

@@ -14,6 +14,7 @@ from labfleet_api.adapters.limits import BoundedProtocol
 from labfleet_api.core.views import state_of
 from labfleet_api.service.application import application
 from labfleet_api.service.claims import Claims
+from labfleet_api.service.departed import Departed
 from labfleet_api.service.fleet import Fleet, Memory
 from labfleet_api.settings import Settings
 from labfleet_chassis.service import Chassis, run_service
@@ -80,6 +81,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     claims = await Claims.open(chassis, fleet)
     chassis.loop("count", lambda: count(fleet))
     chassis.loop("claims", claims.keep)
+    chassis.loop("departed", Departed(fleet).keep)
     app = application(fleet)
     servers: list[tuple[list[socket.socket], Any]] = [(listeners(settings), BoundedProtocol)]
     if settings.tls_address:

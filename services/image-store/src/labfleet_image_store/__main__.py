@@ -9,6 +9,7 @@ from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles
+from labfleet_image_store.service import departed
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.door import Door
 from labfleet_image_store.service.registry import Registry
@@ -90,9 +91,11 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     catalogue = Catalogue(
         files, await chassis.mirror(TAGS), await chassis.mirror(MANIFESTS), chassis.clock, domains
     )
-    door = Door(await Credentials.open(chassis), settings.fleet_secret.get_secret_value())
+    credentials = await Credentials.open(chassis)
+    door = Door(credentials, settings.fleet_secret.get_secret_value())
     await serve_jobs(chassis, catalogue)
     chassis.loop("sweep", lambda: sweep(files))
+    chassis.loop("departed", lambda: departed.keep(catalogue, credentials, chassis.log))
     started = asyncio.Event()
     async with TaskGroup() as tasks:
         tasks.create_task(

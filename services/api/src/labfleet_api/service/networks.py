@@ -246,6 +246,10 @@ class Networks:
                 f"error while removing network: network {record.name} has active endpoints "
                 f"({', '.join(users)})"
             )
+        await self.drop(record)
+
+    async def drop(self, record: NetworkRecord) -> None:
+        """Take a network away that nobody uses, with all that it claimed."""
         memory = self._fleet.memory
         await memory.networks.bucket.delete(record.id)
         of_pool = IPv4Network(record.transit or record.subnet)
