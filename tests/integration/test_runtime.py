@@ -454,7 +454,8 @@ async def executed(here: OneHost, container: Container, *argv: str, **fields: An
     document = oci.process(spec, container.host, ROOT)
     files = here.cgroups.enter_files(container.id)
     async with asyncio.timeout(15):
-        await execs.run(here.runtime, one, document, files, here.home, None)
+        with contextlib.suppress(CommandNotRunnableError):
+            await execs.run(here.runtime, one, document, files, here.home, None)
     return one
 
 

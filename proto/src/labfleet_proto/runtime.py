@@ -38,6 +38,10 @@ class CreateExec(Message):
     attach_stdout: bool = True
     attach_stderr: bool = True
     detach_keys: str = ""
+    """Codes of the keys that detach, as hexadecimal digits; none means docker's default."""
+    height: int = 0
+    width: int = 0
+    """Size of the terminal, 0 for the kernel's own."""
 
 
 class ExecRef(Message):
@@ -197,10 +201,16 @@ class AttachContainer(Message):
     is_live: bool = True
     """Follow after the replay (docker's `stream=1`)."""
     detach_keys: str = ""
+    """As in `CreateExec`; acted on with a TTY only."""
+    is_framed: bool = True
+    """Without a TTY, whether output is framed; else both streams are one."""
 
 
 class AttachExec(Message):
-    """Start an exec and attach to it; framing as for `AttachContainer`."""
+    """Start an exec and attach to it.
+
+    Output is framed unless `is_tty`, which is the client's word, whatever the exec itself has.
+    """
 
     op: Literal["exec"] = "exec"
     container: ContainerId

@@ -12,7 +12,7 @@ from labfleet_proto.ids import HostId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.resources import Resources
-from labfleet_runtime_agent.adapters import cgroups, host_facts, processes
+from labfleet_runtime_agent.adapters import cgroups, host_facts, orphans, processes
 from labfleet_runtime_agent.adapters.conmon import Runtime, sealed_copy
 from labfleet_runtime_agent.adapters.group_lock import GroupLock, own_group
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
@@ -98,10 +98,10 @@ async def serve_jobs(chassis: Chassis, agent: Agent, streams: Streams, host: Hos
     await bus.serve(runtime.STAT_PATH, agent.stat_path, host=host)
     await bus.serve(runtime.SIZES, Sizes(agent).sizes, host=host)
     await bus.serve(runtime.REMOVE_VOLUME, agent.remove_volume, host=host)
-    await bus.serve(runtime.CREATE_EXEC, streams.create_exec, host=host)
-    await bus.serve(runtime.START_EXEC, streams.start_exec, host=host)
-    await bus.serve(runtime.INSPECT_EXEC, streams.inspect_exec, host=host)
-    await bus.serve(runtime.RESIZE, streams.resize, host=host)
+    await bus.serve(runtime.CREATE_EXEC, streams.execs.create, host=host)
+    await bus.serve(runtime.START_EXEC, streams.execs.start, host=host)
+    await bus.serve(runtime.INSPECT_EXEC, streams.execs.inspect, host=host)
+    await bus.serve(runtime.RESIZE, streams.execs.resize, host=host)
     await bus.serve(runtime.CHECK_AGENT, check, host=host)
 
 
@@ -114,6 +114,8 @@ async def run(chassis: Chassis, settings: Settings) -> None:
         CAPACITY.labels(name).set(value)
     admission = Admission(capacity, chassis.tasks, settings.state_dir)
     chassis.loop("publisher", tools.publisher.run)
+    orphans.adopt()
+    chassis.loop("orphans", orphans.Orphans().keep)
     agent = Agent(tools, admission, await chassis.mirror(CONTAINERS))
     agent.recover()
     streams = Streams(agent)

@@ -38,6 +38,26 @@ class Peer(Protocol):
         """Half-close."""
 
 
+class Client(Protocol):
+    """What `splice` needs of the client's side."""
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when the client is gone."""
+
+    async def read(self, most: int = ...) -> bytes:
+        """Return bytes, none at the client's half-close."""
+
+    async def write(self, data: bytes) -> None:
+        """Write and wait while the client is slow."""
+
+    async def finish(self) -> None:
+        """There is no more output."""
+
+    def close(self) -> None:
+        """Close both directions."""
+
+
 class Hijacked:
     """The raw connection. Reading and writing wait for the peer; both halves close alone."""
 
@@ -68,6 +88,9 @@ class Hijacked:
         """Half-close our direction."""
         if not self._transport.is_closing() and self._transport.can_write_eof():
             self._transport.write_eof()
+
+    async def finish(self) -> None:
+        """There is no more output: nothing to say, the close says it."""
 
     def close(self) -> None:
         """Close both directions; what was written is still sent.
@@ -259,7 +282,7 @@ async def take_over_with(request: Request, lines: Sequence[str]) -> Hijacked:
     return await hijack("".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii"))
 
 
-async def splice(client: Hijacked, host: Peer) -> None:
+async def splice(client: Client, host: Peer) -> None:
     """Carry bytes both ways until the host's side ends or the client is gone.
 
     A half-close of the client is handed on; the end of the host's output ends the connection.
@@ -274,6 +297,7 @@ async def splice(client: Hijacked, host: Peer) -> None:
     async def down() -> None:
         while data := await host.read():
             await client.write(data)
+        await client.finish()
 
     with STREAMS.track_inprogress():
         tasks: set[asyncio.Task[Any]] = set()

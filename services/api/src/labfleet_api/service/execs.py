@@ -1,17 +1,18 @@
 """Routes of execs: further processes in a running container."""
 
+import base64
 import secrets
 
 from fastapi import APIRouter, Request, Response
 
+from labfleet_api.core import detach_keys
+from labfleet_api.core.activity import require_active
 from labfleet_api.core.bodies import ExecBody, ExecStartBody
-from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet
-from labfleet_api.service.http import answer, number, read_body
+from labfleet_api.service.http import answer, number, read_body, version_of
 from labfleet_api.service.relays import hijacked
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import (
-    ConflictError,
     ForbiddenError,
     InvalidRequestError,
     NotFoundError,
@@ -27,6 +28,10 @@ from labfleet_proto.runtime import (
     ExecRef,
     Resize,
 )
+
+_SIZES_CONSOLES = (1, 42)
+"""Older clients send the size again as a resize."""
+_LARGEST = 65_535
 
 
 def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
@@ -48,8 +53,9 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
             raise ForbiddenError("Privileged: privileged execs are not allowed")
         if not body.Cmd:
             raise InvalidRequestError("No exec command specified")
-        if state_of(record, fleet.seen(record)) != "running":
-            raise ConflictError(f"container {record.id} is not running")
+        require_active(record, fleet.seen(record))
+        keys = detach_keys.parse(body.DetachKeys)
+        height, width = _size(body.ConsoleSize, request, is_tty=body.Tty)
         exec_id = ExecId(record.id[:32] + secrets.token_hex(16))
         wish = CreateExec(
             exec=exec_id,
@@ -62,7 +68,9 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
             attach_stdin=body.AttachStdin,
             attach_stdout=body.AttachStdout,
             attach_stderr=body.AttachStderr,
-            detach_keys=body.DetachKeys,
+            detach_keys=keys.hex(),
+            height=height,
+            width=width,
         )
         await fleet.ask(CREATE_EXEC, wish, record)
         attributes = {"name": record.name, "image": record.image.reference, "execID": exec_id}
@@ -74,16 +82,17 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         body = await read_body(request, ExecStartBody)
         record = owner(exec_id)
         reference = ExecRef(container=record.id, exec=ExecId(exec_id))
+        require_active(record, fleet.seen(record))
         if body.Detach:
             await fleet.ask(START_EXEC, reference, record)
             return Response(status_code=200)
-        size = body.ConsoleSize or [0, 0]
+        height, width = _size(body.ConsoleSize, request, is_tty=body.Tty)
         wish = AttachExec(
             container=record.id,
             exec=ExecId(exec_id),
             is_tty=body.Tty,
-            height=size[0] if len(size) == 2 else 0,
-            width=size[1] if len(size) == 2 else 0,
+            height=height,
+            width=width,
         )
         return await hijacked(fleet, request, record, wish, is_tty=body.Tty)
 
@@ -114,18 +123,26 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
                 "ProcessConfig": {
                     "tty": spec.is_tty,
                     "entrypoint": spec.argv[0],
-                    "arguments": spec.argv[1:],
+                    "arguments": list(spec.argv[1:]),
                     "privileged": False,
                     "user": spec.user,
                 },
                 "OpenStdin": spec.attach_stdin,
                 "OpenStdout": spec.attach_stdout,
                 "OpenStderr": spec.attach_stderr,
-                "CanRemove": not status.is_running,
+                "CanRemove": False,
                 "ContainerID": record.id,
-                "DetachKeys": spec.detach_keys,
+                "DetachKeys": base64.b64encode(bytes.fromhex(spec.detach_keys)).decode(),
                 "Pid": status.pid,
             }
         )
 
     return routes
+
+
+def _size(asked: list[int] | None, request: Request, *, is_tty: bool) -> tuple[int, int]:
+    """Height and width of a new terminal; 0 where nothing, or nothing that counts, was asked."""
+    if asked is None or len(asked) != 2 or not is_tty or version_of(request) < _SIZES_CONSOLES:
+        return 0, 0
+    height, width = (min(max(each, 0), _LARGEST) for each in asked)
+    return height, width

@@ -10,6 +10,7 @@ from labfleet_api.adapters.hijack import splice, take_over
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Taken, version_of
 from labfleet_chassis.data_port import ByteStream
+from labfleet_chassis.input_frames import InputWriter
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.runtime import StreamRequest
 
@@ -32,7 +33,7 @@ async def hijacked(
     async with fleet.stream(record, wish) as host:
         kind = stream_type(request, is_tty=is_tty) if request.headers.get("upgrade") else RAW
         client = await take_over(request, kind)
-        await splice(client, host)
+        await splice(client, InputWriter(host))
     return Taken()
 
 

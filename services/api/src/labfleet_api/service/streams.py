@@ -2,10 +2,16 @@
 
 from fastapi import APIRouter, Request, Response
 
+from labfleet_api.adapters.hijack import splice, take_over_with
+from labfleet_api.adapters.websocket import WebSocket
+from labfleet_api.core import detach_keys, websocket
+from labfleet_api.core.activity import require_attachable
 from labfleet_api.core.times import parse_time
 from labfleet_api.service.fleet import Fleet
-from labfleet_api.service.http import flag
+from labfleet_api.service.http import Taken, flag
 from labfleet_api.service.relays import hijacked, stream_type, streamed
+from labfleet_chassis.input_frames import InputWriter
+from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.runtime import AttachContainer, ReadLogs
 
@@ -14,9 +20,10 @@ def router(fleet: Fleet) -> APIRouter:
     """Routes of standard streams."""
     routes = APIRouter()
 
-    @routes.post("/containers/{text}/attach")
-    async def attach(text: str, request: Request) -> Response:
+    def attachment(text: str, request: Request) -> tuple[ContainerRecord, AttachContainer]:
+        keys = detach_keys.parse(request.query_params.get("detachKeys", ""))
         record = fleet.find(text)
+        require_attachable(text, record, fleet.seen(record))
         wish = AttachContainer(
             container=record.id,
             with_stdin=flag(request, "stdin") and record.spec.open_stdin,
@@ -24,9 +31,24 @@ def router(fleet: Fleet) -> APIRouter:
             with_stderr=flag(request, "stderr"),
             with_logs=flag(request, "logs"),
             is_live=flag(request, "stream"),
-            detach_keys=request.query_params.get("detachKeys", ""),
+            detach_keys=keys.hex(),
         )
+        return record, wish
+
+    @routes.post("/containers/{text}/attach")
+    async def attach(text: str, request: Request) -> Response:
+        record, wish = attachment(text, request)
         return await hijacked(fleet, request, record, wish, is_tty=record.spec.is_tty)
+
+    @routes.get("/containers/{text}/attach/ws")
+    async def attach_by_websocket(text: str, request: Request) -> Response:
+        head = websocket.handshake(request.headers)
+        record, wish = attachment(text, request)
+        wish = wish.model_copy(update={"is_framed": False})  # a message is a piece of output
+        async with fleet.stream(record, wish) as host:
+            client = WebSocket(await take_over_with(request, head))
+            await splice(client, InputWriter(host))
+        return Taken()
 
     @routes.get("/containers/{text}/logs")
     async def logs(text: str, request: Request) -> Response:

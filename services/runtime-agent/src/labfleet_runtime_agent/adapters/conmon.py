@@ -160,7 +160,7 @@ class Runtime:
             argv.append("-t")
         if spec.open_stdin:
             argv.append("-i")
-            if not spec.stdin_once:
+            if not spec.stdin_once or spec.is_tty:  # who leaves a terminal may come back
                 argv.append("--leave-stdin-open")
         for word in self.crun_argv()[1:]:
             argv += ["--runtime-arg", word]

@@ -10,24 +10,34 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from labfleet_chassis import process
-from labfleet_chassis.data_port import ByteStream
 from labfleet_chassis.tasks import TaskGroup
-from labfleet_proto.errors import ConflictError, UnavailableError
+from labfleet_proto.errors import (
+    CommandNotRunnableError,
+    ConflictError,
+    InternalError,
+    LabfleetError,
+    UnavailableError,
+)
 from labfleet_proto.runtime import CreateExec, ExecStatus
 from labfleet_runtime_agent.adapters.conmon import Runtime
-from labfleet_runtime_agent.core.frames import STDERR, STDOUT, frame
+from labfleet_runtime_agent.adapters.descriptors import Sink, Source, widen
+from labfleet_runtime_agent.adapters.exec_client import ExecClient
+from labfleet_runtime_agent.core.frames import STDERR, STDOUT
 
 _CRUN_FAILED = 255
 """Exit code of crun when the process could not be run; its log then says why."""
-_CHUNK = 1 << 16
-_BUFFER = 1 << 18
+_LOST = 137
+"""Exit code of an exec whose end nobody saw."""
+_FAILED = "OCI runtime exec failed: exec failed: unable to start container process"
+_END_OF_FILE = b"\x04"
 _CONSOLE_LIMIT_S = 10.0
+_LOOK_EVERY_S = 0.005
 
 
 @dataclass
@@ -37,11 +47,13 @@ class Exec:
     spec: CreateExec
     is_started: bool = False
     exit_code: int | None = None
-    pid: int = 0
+    pid_file: Path | None = None
+    """Where crun writes the process's id once it runs."""
     terminal: int | None = None
     size: tuple[int, int] | None = None
     """Height and width as a client wished last, also before there was a terminal."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _pid: int = 0
 
     def status(self) -> ExecStatus:
         """What inspect shows."""
@@ -52,6 +64,29 @@ class Exec:
             pid=self.pid,
         )
 
+    @property
+    def pid(self) -> int:
+        """Its process on this host, also when it has ended; 0 before it runs."""
+        if not self._pid and self.pid_file is not None:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                self._pid = int(self.pid_file.read_text())
+        return self._pid
+
+    async def begun(self, limit_s: float) -> None:
+        """Wait until its process runs, or could not. Raises TimeoutError."""
+        async with asyncio.timeout(limit_s):
+            while not (self.pid or self.ended.is_set()):
+                with contextlib.suppress(TimeoutError):  # crun's file tells nobody that it is there
+                    async with asyncio.timeout(_LOOK_EVERY_S):
+                        await self.ended.wait()
+
+    def finish(self, code: int) -> None:
+        """It is over; the first word about its end counts."""
+        if self.exit_code is None:
+            self.exit_code = code
+        self._pid = self.pid
+        self.ended.set()
+
     def resize(self, height: int, width: int) -> None:
         """Set the terminal's size, now or when there is one."""
         self.size = (height, width)
@@ -60,8 +95,10 @@ class Exec:
 
     def begin(self) -> None:
         """Mark as started; an exec runs once. Raises ConflictError."""
+        if self.exit_code is not None:
+            raise ConflictError(f"error: exec command {self.spec.exec} has already run")
         if self.is_started:
-            raise ConflictError(f"exec {self.spec.exec} has already run")
+            raise ConflictError(f"error: exec command {self.spec.exec} is already running")
         self.is_started = True
 
 
@@ -80,9 +117,9 @@ async def run(
     oci_process: dict[str, Any],
     cgroup_files: Sequence[Path],
     scratch: Path,
-    stream: ByteStream | None,
+    client: ExecClient | None,
 ) -> None:
-    """Run an exec to its end; bytes go to and from `stream`, or nowhere.
+    """Run an exec to its end; bytes go to and from `client`, or nowhere.
 
     Args:
         runtime: crun of this host.
@@ -90,100 +127,106 @@ async def run(
         oci_process: The `process` object of the OCI runtime-spec.
         cgroup_files: Where the new process writes 0 to enter the container's groups.
         scratch: Directory for the process file and the console socket.
-        stream: The attached client.
+        client: Who is attached.
+
+    Raises CommandNotRunnableError with docker's words, InternalError.
     """
     file = scratch / f"exec-{one.spec.exec[32:48]}.json"
     file.write_text(json.dumps(oci_process))
-    complaint = file.with_suffix(".log")
+    complaint, one.pid_file = file.with_suffix(".log"), file.with_suffix(".pid")
     argv = runtime.crun_argv("--log", str(complaint), "exec", "--process", str(file))
+    argv += ["--pid-file", str(one.pid_file)]
     argv = _entering(cgroup_files, argv)
+    code = _LOST
     try:
         if one.spec.is_tty:
-            await _run_on_terminal(argv, one, scratch, stream)
+            code = await _run_on_terminal(argv, one, scratch, client)
         else:
-            await _run_on_pipes(argv, one, stream)
+            code = await _run_on_pipes(argv, one, client)
+        said = _read(complaint) if code == _CRUN_FAILED else ""
+        if said:
+            code, error = failure(said, one.spec.argv[0])
+            raise error
     finally:
-        file.unlink(missing_ok=True)
-        if one.exit_code is None:
-            one.exit_code = 137
-        if one.exit_code == _CRUN_FAILED and complaint.exists():
-            said = complaint.read_text(errors="replace").lower()
-            is_refused = "denied" in said or "not permitted" in said  # the latter of a directory
-            one.exit_code = 126 if is_refused else 127
-        complaint.unlink(missing_ok=True)
-        one.ended.set()
+        one.finish(code)
+        for path in (file, complaint, one.pid_file):
+            path.unlink(missing_ok=True)
 
 
-async def _run_on_pipes(argv: list[str], one: Exec, stream: ByteStream | None) -> None:
-    pipe = subprocess.PIPE if stream is not None else subprocess.DEVNULL
-    wants_in = stream is not None and one.spec.attach_stdin
+def _read(path: Path) -> str:
+    """A log's text; nothing if there is none."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def failure(said: str, command: str) -> tuple[int, LabfleetError]:
+    """A shell's exit code, and docker's words, for what crun said of a command that it could not run."""
+    text = said.lower()
+    if "chdir" in text or "working directory" in text:
+        reason = f"{said.rpartition(': ')[2]}".lower()
+        return 127, CommandNotRunnableError(
+            f"{_FAILED}: chdir to cwd set in config.json failed: {reason}: unknown"
+        )
+    if "denied" in text or "not permitted" in text:  # the latter of a directory
+        return 126, CommandNotRunnableError(
+            f'{_FAILED}: exec: "{command}": permission denied: unknown'
+        )
+    if "not found" in text or "no such file" in text:
+        where = (
+            "no such file or directory" if "/" in command else "executable file not found in $PATH"
+        )
+        return 127, CommandNotRunnableError(f'{_FAILED}: exec: "{command}": {where}: unknown')
+    return 126, InternalError(f"{_FAILED}: {said}: unknown")
+
+
+async def _run_on_pipes(argv: list[str], one: Exec, client: ExecClient | None) -> int:
+    pipe = subprocess.PIPE if client is not None else subprocess.DEVNULL
     child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
         [*argv, one.spec.container],
-        stdin=pipe if wants_in else subprocess.DEVNULL,
+        stdin=pipe if one.spec.attach_stdin else subprocess.DEVNULL,
         stdout=pipe,
         stderr=pipe,
         bufsize=0,
     )
-    one.pid = child.pid
-    if stream is None:
-        one.exit_code = await _code(child)
-        return
-    try:
-        async with _reading(child.stdout) as out, _reading(child.stderr) as err:
-            await _carry(one, stream, child.stdin, {STDOUT: out, STDERR: err})
-    except* ConnectionError:  # the client is gone, the command goes on
-        pass
-    one.exit_code = await _code(child)
+    if client is None or child.stdout is None or child.stderr is None:
+        return await _code(child)
+    with child.stdout, child.stderr:
+        widen(child.stdout.fileno())
+        sources = {STDOUT: Source(child.stdout.fileno()), STDERR: Source(child.stderr.fileno())}
+        async with TaskGroup() as tasks:
+            inward = tasks.create_task(_carry_in(client, child.stdin))
+            outward = [tasks.create_task(_carry_out(client, *each)) for each in sources.items()]
+            code = await _code(child)
+            for source in sources.values():
+                source.end()
+            await asyncio.wait(outward)
+            inward.cancel()
+    return code
 
 
-async def _carry(
-    one: Exec, stream: ByteStream, stdin: IO[bytes] | None, sources: dict[int, asyncio.StreamReader]
-) -> None:
-    """Carry bytes until the command has closed its output."""
-    wanted = {STDOUT: one.spec.attach_stdout, STDERR: one.spec.attach_stderr}
-    sending = asyncio.Lock()
-
-    async def carry_out(kind: int, source: asyncio.StreamReader) -> None:
-        while data := await source.read(_CHUNK):
-            if wanted[kind]:
-                async with sending:
-                    await stream.write(frame(kind, data))
-
-    async with TaskGroup() as tasks:
-        inward = tasks.create_task(_carry_in(stream, stdin))
-        outward = [tasks.create_task(carry_out(kind, source)) for kind, source in sources.items()]
-        await asyncio.wait(outward)
-        inward.cancel()
+async def _carry_out(client: ExecClient | None, kind: int, source: Source) -> None:
+    """Carry output until its end; without a client it is read away, so that the command goes on."""
+    while data := await source.read():
+        if client is not None:
+            await client.send(kind, data)
 
 
-@contextlib.asynccontextmanager
-async def _reading(pipe: IO[bytes] | None) -> AsyncIterator[asyncio.StreamReader]:
-    reader = asyncio.StreamReader(limit=_BUFFER)
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    try:
-        yield reader
-    finally:
-        transport.close()
-
-
-async def _carry_in(stream: ByteStream, stdin: IO[bytes] | None) -> None:
+async def _carry_in(client: ExecClient, stdin: IO[bytes] | None) -> None:
     """Carry the client's bytes; its half-close closes the process's standard input."""
-    target: asyncio.StreamWriter | None = None
-    if stdin is not None:
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, stdin)
-        target = asyncio.StreamWriter(transport, protocol, None, loop)
+    sink = Sink(stdin.fileno()) if stdin is not None else None
     try:
-        while data := await stream.read(_CHUNK):
-            if target is not None:
-                target.write(data)
-                await target.drain()
-    except ConnectionError:
-        return
+        async for data in client.keys():
+            if sink is not None:
+                try:
+                    await sink.write(data)
+                except OSError:  # nobody reads it any more
+                    sink = None
     finally:
-        if target is not None:
-            target.close()
+        if stdin is not None:
+            stdin.close()
+    await client.left()
 
 
 async def _code(child: subprocess.Popen[bytes]) -> int:
@@ -192,14 +235,13 @@ async def _code(child: subprocess.Popen[bytes]) -> int:
 
 
 async def _run_on_terminal(
-    argv: list[str], one: Exec, scratch: Path, stream: ByteStream | None
-) -> None:
+    argv: list[str], one: Exec, scratch: Path, client: ExecClient | None
+) -> int:
     name = f"tty-{one.spec.exec[32:40]}"
     (scratch / name).unlink(missing_ok=True)
     with (
         _directory(scratch) as folder,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
-        os.fdopen(os.memfd_create("stderr"), "w+b", buffering=0) as complaint,
     ):
         # By descriptor: the path itself is longer than the 107 bytes that a socket's address has.
         path = f"/proc/{os.getpid()}/fd/{folder}/{name}"
@@ -210,26 +252,22 @@ async def _run_on_terminal(
             [*argv, "--tty", "--console-socket", path, one.spec.container],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=complaint,
+            stderr=subprocess.DEVNULL,
         )
-        one.pid = child.pid
         try:
-            one.terminal = await _receive_terminal(listener, child)
+            terminal = await _receive_terminal(listener, child)
         finally:
             (scratch / name).unlink(missing_ok=True)
+        if terminal is None:
+            return await _code(child)
         try:
+            one.terminal = terminal
             if one.size is not None:
                 one.resize(*one.size)
-            if one.terminal is not None and stream is not None:
-                await _carry_terminal(one, one.terminal, stream, child)
-            one.exit_code = await _code(child)
+            return await _carry_terminal(one, terminal, client, child)
         finally:
-            if one.terminal is not None:
-                os.close(one.terminal)
-                one.terminal = None
-        complaint.seek(0)
-        if stream is not None and (said := complaint.read()):
-            await stream.write(said.replace(b"\n", b"\r\n"))
+            one.terminal = None
+            os.close(terminal)
 
 
 @contextlib.contextmanager
@@ -269,51 +307,30 @@ async def _receive_terminal(listener: socket.socket, child: subprocess.Popen[byt
 
 
 async def _carry_terminal(
-    one: Exec, terminal: int, stream: ByteStream, child: subprocess.Popen[bytes]
-) -> None:
-    os.set_blocking(terminal, False)
+    one: Exec, terminal: int, client: ExecClient | None, child: subprocess.Popen[bytes]
+) -> int:
+    source = Source(terminal)
     async with TaskGroup() as tasks:
-        inward = tasks.create_task(_type(terminal, stream, is_wanted=one.spec.attach_stdin))
-        try:
-            while data := await _read_terminal(terminal):
-                await stream.write(data)
-        except ConnectionError:
-            await process.ended(child)
-        inward.cancel()
+        outward = tasks.create_task(_carry_out(client, STDOUT, source))
+        inward = None
+        if client is not None:
+            typing = _type(terminal, client, is_wanted=one.spec.attach_stdin)
+            inward = tasks.create_task(typing)
+        code = await _code(child)
+        source.end()
+        await outward
+        if inward is not None:
+            inward.cancel()
+    return code
 
 
-async def _readable(terminal: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(terminal, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(terminal)
-
-
-async def _read_terminal(terminal: int) -> bytes:
-    """Return output, or nothing once the other side is closed (EIO)."""
-    while True:
-        try:
-            return os.read(terminal, _CHUNK)
-        except BlockingIOError:
-            await _readable(terminal)
-        except OSError:
-            return b""
-
-
-async def _type(terminal: int, stream: ByteStream, *, is_wanted: bool) -> None:
-    """Write the client's keys; at its end of input, type end-of-file. What is not wanted is read away."""
-    with contextlib.suppress(ConnectionError, OSError):
-        while data := await stream.read():
-            if not is_wanted:
-                continue
-            view = memoryview(data)
-            while view:
-                try:
-                    view = view[os.write(terminal, view) :]
-                except BlockingIOError:
-                    await asyncio.sleep(0.005)  # the terminal's queue is full: its reader is slow
-        if is_wanted:
-            os.write(terminal, b"\x04")
+async def _type(terminal: int, client: ExecClient, *, is_wanted: bool) -> None:
+    """Type the client's keys; at its end of input, end-of-file. What is not wanted is read away."""
+    sink = Sink(terminal)
+    with contextlib.suppress(OSError):
+        async for data in client.keys():
+            if is_wanted:
+                await sink.write(data)
+        if is_wanted and not client.over.is_set():
+            await sink.write(_END_OF_FILE)
+    await client.left()

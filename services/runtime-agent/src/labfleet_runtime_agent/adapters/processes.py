@@ -62,7 +62,9 @@ class ProcessHandle:
                 loop.remove_reader(self._fd)
 
     def close(self) -> None:
-        """Let go of the process."""
+        """Let go of the process; one that became ours (`orphans`) and has ended is buried."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
