@@ -146,7 +146,7 @@ def test_a_push_to_a_full_store_is_refused_and_keeps_nothing(fleet: Fleet, tmp_p
         assert "disk is full" in answer.json()["errors"][0]["message"]
         with pytest.raises(httpx.HTTPStatusError, match="507"):
             _fresh_image(fleet, tmp_path, "late")
-        assert "No such image" in fleet.docker("run", "late", code=125).err
+        assert "repository does not exist" in fleet.docker("run", "late", code=125).err
         assert "busybox" in fleet.docker("images").out
         fleet.docker("run", "--rm", "busybox", "true")
     assert _uploads() == []

@@ -194,6 +194,9 @@ class FleetPlan:
                 {
                     "STATE_DIR": str(self.state_dir / "images"),
                     "FLEET_SECRET": self.fleet_secret,
+                    "DATA_KEY": self.choices.data_key,
+                    "DATA_ADDRESS": self.gateway,
+                    "DATA_PORT": str(base + 3),
                     "LISTEN": f"{self.registry},{self.gateway}:{self.registry_port}",
                     "REGISTRY": ",".join(
                         f"{name}:{self.registry_port}"
@@ -224,6 +227,7 @@ class FleetPlan:
             "SOCKET": str(self.socket),
             "DATA_KEY": self.choices.data_key,
             "REGISTRY": self.registry,
+            "IMAGE_STORE": f"{self.gateway}:{self.choices.port_base + 3}",
         }
         if self.choices.tcp:
             address, _, port = self.choices.tcp.rpartition(":")

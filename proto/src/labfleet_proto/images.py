@@ -27,6 +27,19 @@ def is_shared(repository: str) -> bool:
     return "/" not in repository
 
 
+_UNNAMED = "_none"
+
+
+def unnamed_repository(tenant: TenantId) -> str:
+    """Where a tenant's images without any name are kept; nobody can write this name."""
+    return f"_{tenant}/{_UNNAMED}"
+
+
+def is_unnamed(repository: str) -> bool:
+    """Whether it is the place of images without a name."""
+    return repository.startswith("_") and repository.partition("/")[2] == _UNNAMED
+
+
 def may_read(tenant: TenantId, repository: str) -> bool:
     """Whether a tenant may see what is in a repository."""
     return owner_of(repository) == tenant or is_shared(repository)
@@ -74,6 +87,12 @@ class ImageDetail(Message):
     """Familiar references by digest such as `busybox@sha256:...`."""
     size_bytes: int
     """Uncompressed where known, else the sum of the stored layers."""
+    layer_bytes: tuple[int, ...] = ()
+    """Of each layer, base first, likewise."""
+    manifest_bytes: int = 0
+    manifest_type: str = ""
+    tagged_at_ns: int = 0
+    """When it last got a name; 0 if it has none."""
 
 
 class ImageSummary(Message):
@@ -85,6 +104,10 @@ class ImageSummary(Message):
     created_at_s: int
     size_bytes: int
     labels: dict[str, str]
+    shared_bytes: int = 0
+    """Of layers that other images have, too."""
+    is_own: bool = True
+    """Not only shared by the operators."""
 
 
 class ImageQuery(Message):
@@ -97,6 +120,8 @@ class ImageList(Message):
     """All images the tenant sees."""
 
     images: tuple[ImageSummary, ...]
+    layers_bytes: int = 0
+    """Of all their layers, each once."""
 
 
 class TagImage(Message):
@@ -111,6 +136,10 @@ class RemoveImage(Message):
 
     reference: str
     force: bool = False
+    running_user: str = ""
+    """Short id of a running container of the image."""
+    stopped_user: str = ""
+    """Short id of one that does not run."""
 
 
 class ImageRemoved(Message):
@@ -118,6 +147,9 @@ class ImageRemoved(Message):
 
     untagged: tuple[str, ...]
     deleted: tuple[str, ...]
+    """The image's id, then chain ids of layers that no other image has."""
+    image_id: Digest = Digest("")
+    freed_bytes: int = 0
 
 
 class TagRecord(Message):

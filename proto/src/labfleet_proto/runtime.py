@@ -6,6 +6,7 @@ from pydantic import Field
 
 from labfleet_proto.containers import ContainerRecord, Observation
 from labfleet_proto.ids import ContainerId, ExecId, HostId, TenantId
+from labfleet_proto.image_streams import AddImage, LoadImages, SaveImages
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message, Nothing
 
@@ -288,7 +289,10 @@ StreamRequest = Annotated[
     | WriteArchive
     | ReadChanges
     | ReadLayer
-    | ExportFiles,
+    | ExportFiles
+    | SaveImages
+    | LoadImages
+    | AddImage,
     Field(discriminator="op"),
 ]
 

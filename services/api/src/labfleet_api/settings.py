@@ -27,3 +27,5 @@ class Settings(ServiceSettings):
     """Hex; signs the tickets of the data ports."""
     registry: str = "127.0.0.1:7402"
     """Domain of the fleet's own image store, for `docker info`."""
+    image_store: str = "127.0.0.1:7403"
+    """`host:port` of the image store's data port."""

@@ -4,21 +4,25 @@ import asyncio
 import socket
 
 from labfleet_chassis.credentials import Credentials
+from labfleet_chassis.data_port import DataPort
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles
+from labfleet_image_store.adapters.layers import Layers
 from labfleet_image_store.service import departed
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.door import Door
+from labfleet_image_store.service.events import Events
+from labfleet_image_store.service.jobs import serve_jobs
+from labfleet_image_store.service.library import Library
+from labfleet_image_store.service.measuring import Measurer
 from labfleet_image_store.service.registry import Registry
+from labfleet_image_store.service.transfers import Transfers
 from labfleet_image_store.settings import Settings
-from labfleet_proto import images
 from labfleet_proto.buckets import MANIFESTS, TAGS
-from labfleet_proto.events import FleetEvent
-from labfleet_proto.jobs import Job
-from labfleet_proto.message import Nothing
+from labfleet_proto.image_streams import IMAGE_STORE
 
 _SWEEP_EVERY_S = 60.0
 
@@ -32,46 +36,6 @@ def listeners(addresses: str) -> list[socket.socket]:
         listener.setblocking(False)
         found.append(listener)
     return found
-
-
-async def serve_jobs(chassis: Chassis, catalogue: Catalogue) -> None:
-    """Answer what the api asks. Every job is safe to repeat: names and digests are absolute."""
-
-    async def tell(job: Job, action: str, name: str) -> None:
-        await chassis.bus.emit(
-            FleetEvent(
-                tenant=job.tenant,
-                type="image",
-                action=action,
-                id=name,
-                attributes={"name": name},
-                time_ns=chassis.clock.now_ns(),
-            )
-        )
-
-    async def resolve(_job: Job, args: images.ImageQuery) -> images.ImageDetail:
-        return catalogue.detail(args.reference)
-
-    async def every(_job: Job, _args: Nothing) -> images.ImageList:
-        return images.ImageList(images=catalogue.summaries())
-
-    async def tag(job: Job, args: images.TagImage) -> Nothing:
-        await catalogue.add_name(args.source, args.target)
-        await tell(job, "tag", args.target)
-        return Nothing()
-
-    async def remove(job: Job, args: images.RemoveImage) -> images.ImageRemoved:
-        removed = await catalogue.remove(args.reference, force=args.force)
-        for name in removed.untagged:
-            await tell(job, "untag", name)
-        for name in removed.deleted:
-            await tell(job, "delete", name)
-        return removed
-
-    await chassis.bus.serve(images.RESOLVE_IMAGE, resolve)
-    await chassis.bus.serve(images.LIST_IMAGES, every)
-    await chassis.bus.serve(images.TAG_IMAGE, tag)
-    await chassis.bus.serve(images.REMOVE_IMAGE, remove)
 
 
 async def sweep(files: BlobFiles) -> None:
@@ -93,11 +57,22 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     )
     credentials = await Credentials.open(chassis)
     door = Door(credentials, settings.fleet_secret.get_secret_value())
-    await serve_jobs(chassis, catalogue)
-    chassis.loop("sweep", lambda: sweep(files))
     chassis.loop("departed", lambda: departed.keep(catalogue, credentials, chassis.log))
+    layers = Layers(settings.state_dir, files)
+    library = Library(catalogue, layers)
+    events = Events(chassis)
+    await serve_jobs(chassis, library, events)
+    chassis.loop("sweep", lambda: sweep(files))
+    chassis.loop("measure", Measurer(catalogue, layers, chassis.log).run)
     started = asyncio.Event()
-    async with TaskGroup() as tasks:
+    port = DataPort(
+        Transfers(library, settings.state_dir / "uploads", chassis.clock, events).serve,
+        host=IMAGE_STORE,
+        key=bytes.fromhex(settings.data_key.get_secret_value()),
+        clock=chassis.clock,
+        log=chassis.log,
+    )
+    async with port.listening(settings.data_address, settings.data_port), TaskGroup() as tasks:
         tasks.create_task(
             serve_http(
                 Registry(files, catalogue, door, chassis.log),

@@ -1,6 +1,6 @@
 """Settings of the image store, from `LABFLEET_IMAGE_STORE_*`."""
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from labfleet_chassis.settings import ServiceSettings
@@ -15,6 +15,11 @@ class Settings(ServiceSettings):
 
     fleet_secret: SecretStr
     """Password of the fleet's own services (`labfleet_proto.tenants.fleet_secret`)."""
+    data_key: SecretStr
+    """Hex; signs the tickets of the data port."""
+    data_address: str = "127.0.0.1"
+    data_port: int = Field(default=7403, ge=0, le=65_535)
+    """For save, load, import and commit."""
     listen: str = "127.0.0.1:7402"
     """Comma separated `host:port`."""
     registry: str = "127.0.0.1:7402,localhost:7402"

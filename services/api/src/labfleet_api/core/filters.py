@@ -50,3 +50,12 @@ def labels_match(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:
 def any_glob(patterns: Sequence[str], text: str) -> bool:
     """Whether one of the shell patterns matches."""
     return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
+
+
+def truth(text: str, name: str) -> bool:
+    """A boolean filter's value. Raises InvalidRequestError."""
+    if text.lower() in ("1", "t", "true"):
+        return True
+    if text.lower() in ("0", "f", "false"):
+        return False
+    raise InvalidRequestError(f"invalid filter '{name}={text}'")

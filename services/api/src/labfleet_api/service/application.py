@@ -5,9 +5,11 @@ from starlette.types import ASGIApp
 
 from labfleet_api.service import (
     accounts,
+    commit,
     containers,
     execs,
     files,
+    image_transfer,
     images,
     network_routes,
     nodes,
@@ -36,6 +38,8 @@ def routes(fleet: Fleet) -> FastAPI:
         streams.router(fleet),
         execs.router(fleet),
         files.router(fleet),
+        image_transfer.router(fleet),
+        commit.router(fleet),
         images.router(fleet),
         network_routes.router(fleet, networks),
         volumes.router(fleet),

@@ -21,6 +21,7 @@ from labfleet_proto.events import FleetEvent
 from labfleet_proto.host_policies import HostPolicy
 from labfleet_proto.hosts import HostRecord, Lease
 from labfleet_proto.ids import ContainerId, HostId, TenantId
+from labfleet_proto.image_streams import IMAGE_STORE
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message
 from labfleet_proto.networks import NetworkNameRecord, NetworkRecord, SubnetClaim
@@ -175,6 +176,21 @@ class Fleet:
             request,
             host=host.id,
             tenant=record.tenant,
+            key=self._key,
+            clock=self.clock,
+        ) as stream:
+            yield stream
+
+    @contextlib.asynccontextmanager
+    async def store_stream(self, request: StreamRequest) -> AsyncIterator[ByteStream]:
+        """Open a byte stream to the image store for the caller's tenant. Raises LabfleetError."""
+        address, _, port = self.settings.image_store.rpartition(":")
+        async with dial(
+            address,
+            int(port),
+            request,
+            host=IMAGE_STORE,
+            tenant=self.tenant,
             key=self._key,
             clock=self.clock,
         ) as stream:

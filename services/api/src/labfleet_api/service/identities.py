@@ -14,6 +14,8 @@ from labfleet_proto.errors import ForbiddenError, LabfleetError
 from labfleet_proto.ids import OPERATORS, TenantId
 from labfleet_proto.tenants import Identity
 
+SCOPES = "labfleet.scopes"
+"""Where routes find the caller's scopes in the ASGI scope."""
 ACT_FOR = "labfleet-tenant"
 """Header by which an operator acts for a tenant."""
 _OPERATOR = Identity(OPERATORS, frozenset(tenants.ALL_SCOPES))
@@ -76,4 +78,4 @@ class Identified:
             await problem(status_of(exc), exc.message)(scope, receive, send)
             return
         with acting_for(caller.tenant):
-            await self._app(scope, receive, send)
+            await self._app({**scope, SCOPES: caller.scopes}, receive, send)

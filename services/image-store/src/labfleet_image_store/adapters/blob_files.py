@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ class BlobFiles:
         for path in (self._blobs, self._uploads, self._links):
             path.mkdir(parents=True, exist_ok=True)
         self._open: dict[str, Upload] = {}
+        self._keeping = threading.Lock()
+        """Held while a blob gets or loses its name: the collector runs in a thread of its own."""
 
     # -- reading
 
@@ -87,11 +90,12 @@ class BlobFiles:
         return self._links / repository.replace("/", "%") / digest.removeprefix("sha256:")
 
     def link(self, repository: str, digest: str) -> None:
-        """Let a repository refer to a blob that is here; again is nothing."""
+        """Let a repository refer to a blob that is here; again only renews it for the collector."""
         link = self._link(repository, digest)
-        if not link.exists():
-            link.parent.mkdir(exist_ok=True)
-            link.touch()
+        is_new = not link.exists()
+        link.parent.mkdir(exist_ok=True)
+        link.touch()
+        if is_new:
             _sync_dir(link.parent)
 
     def unlink(self, repository: str, digest: str) -> bool:
@@ -116,9 +120,14 @@ class BlobFiles:
         except OSError as exc:
             aside.unlink(missing_ok=True)
             raise DiskFullError(f"blob {digest}: {exc.strerror}") from exc
-        self._publish(aside, digest)
-        self.link(repository, digest)
+        self.adopt(repository, aside, digest)
         return digest
+
+    def adopt(self, repository: str, aside: Path, digest: Digest) -> None:
+        """Publish a file of the uploads' directory, flushed and named by its digest. Raises OSError."""
+        with self._keeping:
+            self._publish(aside, digest)
+            self.link(repository, digest)
 
     def begin(self, repository: str) -> Upload:
         """Open an upload session. Raises DiskFullError."""
@@ -186,8 +195,7 @@ class BlobFiles:
             self.cancel(upload)
             raise DiskFullError(f"upload {upload.id}: {exc.strerror}") from exc
         upload.file.close()
-        self._publish(self._uploads / upload.id, digest)
-        self.link(upload.repository, digest)
+        self.adopt(upload.repository, self._uploads / upload.id, Digest(digest))
         self._open.pop(upload.id, None)
         self._about(upload.id).unlink(missing_ok=True)
 

@@ -1,14 +1,22 @@
 """How images are shown: familiar names by digest, times."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
-from labfleet_proto.images import ManifestRecord, familiar_repository
+from labfleet_proto.images import ManifestRecord, familiar_repository, is_unnamed
 
 
 def digests(records: Iterable[ManifestRecord]) -> tuple[str, ...]:
     """Familiar references by digest, such as `busybox@sha256:...`."""
-    return tuple(sorted({f"{familiar_repository(r.repository)}@{r.digest}" for r in records}))
+    return tuple(
+        sorted(
+            {
+                f"{familiar_repository(r.repository)}@{r.digest}"
+                for r in records
+                if not is_unnamed(r.repository)
+            }
+        )
+    )
 
 
 def seconds(stamp: str) -> int:
@@ -17,3 +25,9 @@ def seconds(stamp: str) -> int:
         return int(datetime.fromisoformat(stamp[:19] + "+00:00").timestamp())
     except ValueError:
         return 0
+
+
+def rfc3339(time_ns: int) -> str:
+    """Nanoseconds since the epoch as RFC 3339."""
+    whole, rest = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

@@ -3,7 +3,8 @@
 import contextlib
 
 from labfleet_chassis.data_port import Accept, ByteStream
-from labfleet_proto.errors import LabfleetError
+from labfleet_proto.errors import InvalidRequestError, LabfleetError
+from labfleet_proto.image_streams import AddImage, LoadImages, SaveImages
 from labfleet_proto.message import Message
 from labfleet_proto.runtime import (
     AttachContainer,
@@ -48,6 +49,8 @@ class Streams:
     async def serve(self, ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
         """Serve one stream of the data port."""
         request = ticket.request
+        if isinstance(request, SaveImages | LoadImages | AddImage):
+            raise InvalidRequestError(f"{request.op} is the image store's to serve")
         worker = await self._agent.find(ticket.tenant, request.container)
         with STREAMS.labels(request.op).track_inprogress():
             match request:

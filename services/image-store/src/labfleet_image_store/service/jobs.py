@@ -1,0 +1,36 @@
+"""What the api asks of the image store. Every job is safe to repeat: names and digests are absolute."""
+
+from labfleet_chassis.service import Chassis
+from labfleet_image_store.service.events import Events
+from labfleet_image_store.service.library import Library
+from labfleet_proto import images
+from labfleet_proto.jobs import Job
+from labfleet_proto.message import Nothing
+
+
+async def serve_jobs(chassis: Chassis, library: Library, events: Events) -> None:
+    """Answer from now on."""
+
+    async def resolve(_job: Job, args: images.ImageQuery) -> images.ImageDetail:
+        return library.detail(args.reference)
+
+    async def every(_job: Job, _args: Nothing) -> images.ImageList:
+        return images.ImageList(images=library.summaries(), layers_bytes=library.layers_bytes())
+
+    async def tag(_job: Job, args: images.TagImage) -> Nothing:
+        image_id = await library.add_name(args.source, args.target)
+        await events.tell("tag", image_id, library.parse(args.target).familiar)
+        return Nothing()
+
+    async def remove(_job: Job, args: images.RemoveImage) -> images.ImageRemoved:
+        removed = await library.remove(args)
+        for name in removed.untagged:
+            await events.tell("untag", removed.image_id, name)
+        if removed.deleted:
+            await events.tell("delete", removed.image_id, removed.image_id)
+        return removed
+
+    await chassis.bus.serve(images.RESOLVE_IMAGE, resolve)
+    await chassis.bus.serve(images.LIST_IMAGES, every)
+    await chassis.bus.serve(images.TAG_IMAGE, tag)
+    await chassis.bus.serve(images.REMOVE_IMAGE, remove)
