@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=keys, help="may be repeated")
     parser.add_argument("--rounds", type=_positive, help="slots of each engine")
     parser.add_argument("--count", type=_positive, help="starts or execs a slot")
+    parser.add_argument("--stock", type=_positive, help="at most so many containers in a list")
     parser.add_argument("--no-peer", action="store_true", help="measure ours alone")
     parser.add_argument("--output", type=Path, default=Path("bench.json"))
     return parser.parse_args()
@@ -78,11 +79,17 @@ def _measure(
     measure: Measure, engines: Sequence[Peer], asked: argparse.Namespace, console: Console
 ) -> Outcome:
     rounds, count = asked.rounds or measure.rounds, asked.count or measure.count
+    stock = measure.stock if asked.stock is None else min(asked.stock, measure.stock)
     samples = {engine.name: measures.Samples() for engine in engines}
-    for number in range(1, rounds + 1):
-        console.print(f"{measure.key} {measure.title}: round {number} of {rounds}")
+    with contextlib.ExitStack() as stack:
+        if measure.hosts > 1:
+            engines = [stack.enter_context(peers.labfleet(measure.hosts)), *engines[1:]]
         for engine in engines:
-            measures.take_turn(measure, engine, count, samples[engine.name])
+            stack.enter_context(measures.stocked(engine, stock))
+        for number in range(1, rounds + 1):
+            console.print(f"{measure.key} {measure.title}: round {number} of {rounds}")
+            for engine in engines:
+                measures.take_turn(measure, engine, count, samples[engine.name])
     ours, *others = samples.values()
     return Outcome(measure, rounds, count, ours, others[0] if others else None)
 

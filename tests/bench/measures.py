@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,12 @@ SPEC: dict[str, Any] = {
         "PidsLimit": 64,
     },
 }
+STOCK_SPEC: dict[str, Any] = {
+    "Image": IMAGE,
+    "Cmd": ["true"],
+    "HostConfig": {"Memory": 6 << 20, "NanoCpus": 10_000_000, "PidsLimit": 8},
+}
+"""As small as can be: a host counts what is created, too."""
 _SETTLE_S = 0.5
 """After each slot, so that what one engine tidies up later does not slow the other down."""
 _REMOVERS = 8
@@ -48,6 +54,10 @@ class Measure:
     rounds: int
     count: int
     slot: Callable[[Peer, int, Samples], None]
+    stock: int = 0
+    """Created containers that stand there meanwhile."""
+    hosts: int = 1
+    """Of the fleet: one host holds 250 containers."""
 
 
 def starts(peer: Peer, count: int, into: Samples) -> None:
@@ -128,6 +138,42 @@ def execs(peer: Peer, count: int, into: Samples) -> None:
             client.remove(container)
 
 
+def lists(peer: Peer, count: int, into: Samples) -> None:
+    """P6: list all containers, read and parsed to the end."""
+    with peer.client() as client:
+        for _ in range(count):
+            began = time.perf_counter()
+            try:
+                rows = client.call("GET", "/containers/json?all=1")
+            except (EngineError, OSError) as exc:
+                into.note(exc)
+                client.close()
+                continue
+            into.took_s.append(time.perf_counter() - began)
+            if not rows:
+                into.failures.append("the list is empty")
+
+
+@contextlib.contextmanager
+def stocked(peer: Peer, count: int) -> Iterator[None]:
+    """Keep so many created containers until the end of the block. Raises RuntimeError, EngineError."""
+
+    def some(number: int) -> list[str]:
+        with peer.client() as client:
+            return [client.create(STOCK_SPEC) for _ in range(number)]
+
+    shares = [len(range(at, count, _REMOVERS)) for at in range(_REMOVERS)]
+    with ThreadPoolExecutor(_REMOVERS) as threads:
+        made = [name for names in threads.map(some, shares) for name in names]
+    try:
+        yield
+    finally:
+        seen = Samples()
+        _remove(peer, made, seen)
+        if seen.failures:
+            raise RuntimeError(f"{peer.name}: {seen.failures[0]}")
+
+
 def _check_running(client: Client, container: str, into: Samples) -> None:
     """A start that was answered but did not happen is a failure too."""
     try:
@@ -163,6 +209,7 @@ MEASURES = (
     Measure("P1", "create + start, process runs", 5, 5, 8, starts),
     Measure("P2", "all at once, the last one runs", 6, 3, 60, burst),
     Measure("P5", "exec of true, attached", 1.5, 5, 10, execs),
+    Measure("P6", "list of 1000 containers", 2, 5, 10, lists, stock=1000, hosts=5),
 )
 
 

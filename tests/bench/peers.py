@@ -83,11 +83,11 @@ def _clear(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def labfleet() -> Iterator[Peer]:
-    """A fleet of one virtual host on this machine."""
+def labfleet(hosts: int = 1) -> Iterator[Peer]:
+    """A fleet of virtual hosts on this machine."""
     with (
         tempfile.TemporaryDirectory(prefix=_PREFIX) as config,
-        running_fleet(Path(config), hosts=1, suffix="-bench") as fleet,
+        running_fleet(Path(config), hosts=hosts, suffix=f"-bench{hosts}") as fleet,
     ):
         yield _peer("labfleet", fleet.plan.socket)
 
