@@ -22,8 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     sweep_leftovers()
-    tls = f"127.0.0.1:{free_port()}"
-    with running_fleet(tmp_path_factory.mktemp("docker"), hosts=3, tls=tls) as fleet:
+    tls, tcp = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    with running_fleet(tmp_path_factory.mktemp("docker"), hosts=3, tls=tls, tcp=tcp) as fleet:
         yield fleet
 
 

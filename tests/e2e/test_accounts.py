@@ -1,10 +1,13 @@
 """`docker login` with a token, and the registry by tenants."""
 
+import gzip
 import hashlib
+import io
 import json
 import secrets
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import httpx
@@ -98,6 +101,62 @@ def test_a_blob_is_not_given_away_by_its_digest(
             answer = client.get(base + path)
             assert answer.status_code == 401
             assert answer.headers["WWW-Authenticate"].startswith("Basic")
+
+
+def test_a_layer_is_not_given_away_by_its_diff_id(
+    fleet: Fleet, tenants: tuple[Tenant, Tenant], tmp_path: Path
+) -> None:
+    """An image that lies of what is in its blob does not run with the layer of another tenant."""
+    ann, bob = tenants
+    secret = secrets.token_hex(16)
+    true, false = _tar(tmp_path / "true.tar", secret), _tar(tmp_path / "false.tar", "nothing")
+    _push(fleet, ann, "lab/secret", true, true)
+    _push(fleet, bob, "lab/thief", false, true)
+    here = ("--rm", "--label", "labfleet.constraint=host==host1")
+    busybox = ("-v", "tools:/tools", "busybox", "cp", "/bin/busybox", "/tools/busybox")
+    reading = ("-v", "tools:/tools", "--entrypoint", "/tools/busybox")
+    try:
+        for each in tenants:
+            each.docker("run", *here, *busybox)
+        assert ann.docker("run", *here, *reading, "lab/secret", "cat", "/secret").out == secret
+        stolen = bob.docker("run", *here, *reading, "lab/thief", "cat", "/secret", code=None)
+        assert secret not in stolen.out + stolen.err
+        assert "diff_id" in stolen.err
+    finally:
+        for each, name in ((ann, "lab/secret"), (bob, "lab/thief")):
+            each.docker("rm", "-f", *each.docker("ps", "-aq").out.split(), code=None)
+            each.docker("rmi", name)
+            each.docker("volume", "rm", "tools")
+
+
+def _tar(path: Path, secret: str) -> Path:
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("secret")
+        member.size = len(secret)
+        archive.addfile(member, io.BytesIO(secret.encode()))
+    return path
+
+
+def _push(fleet: Fleet, tenant: Tenant, name: str, sent: Path, said: Path) -> None:
+    """Push an image whose blob is one tar and whose config says that it is another."""
+    blob = gzip.compress(sent.read_bytes(), mtime=0)
+    diff_id = f"sha256:{hashlib.sha256(said.read_bytes()).hexdigest()}"
+    config = json.dumps(
+        {"os": "linux", "architecture": "amd64", "config": {},
+         "rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+    ).encode()  # fmt: skip
+    kind = "application/vnd.oci.image."
+    parts = []
+    with httpx.Client(auth=(tenant.name, tenant.token)) as client:
+        base = f"http://{fleet.plan.registry}/v2/{name}"
+        for media, data in (("config.v1+json", config), ("layer.v1.tar+gzip", blob)):
+            digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            client.post(f"{base}/blobs/uploads/", params={"digest": digest}, content=data)
+            parts.append({"mediaType": kind + media, "digest": digest, "size": len(data)})
+        manifest = {"schemaVersion": 2, "mediaType": kind + "manifest.v1+json",
+                    "config": parts[0], "layers": parts[1:]}  # fmt: skip
+        client.put(f"{base}/manifests/latest", json=manifest,
+                   headers={"Content-Type": kind + "manifest.v1+json"}).raise_for_status()  # fmt: skip
 
 
 def test_a_token_that_reads_cannot_push(fleet: Fleet, tenants: tuple[Tenant, Tenant]) -> None:

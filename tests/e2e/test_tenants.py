@@ -71,6 +71,20 @@ def test_a_client_certificate_is_enough(ann: Tenant) -> None:
     )
 
 
+def test_without_tls_the_api_is_on_loopback_only_and_asks_for_a_token_too(ann: Tenant) -> None:
+    fleet = ann.fleet
+    env = {
+        **ann.env,
+        "DOCKER_HOST": f"tcp://{fleet.plan.choices.tcp}",
+        "DOCKER_TLS_VERIFY": "",
+        "DOCKER_CERT_PATH": "",
+    }
+    assert fleet.docker("run", "--rm", "busybox", "echo", "plain", env=env).out == "plain"
+    nobody = {**env, "DOCKER_CONFIG": str(ann.config("", "none"))}
+    assert "authentication required" in fleet.docker("ps", code=1, env=nobody).err
+    assert "in the clear" in fleet.labfleet("up", "--tcp", "0.0.0.0:2375", code=1).out
+
+
 def test_exec_over_tls_carries_every_byte_after_the_half_close(ann: Tenant, tmp_path: Path) -> None:
     """100 MB in, the same 100 MB out; the command ends only at the end of its input."""
     data = random.Random(1).randbytes(1 << 20) * 100

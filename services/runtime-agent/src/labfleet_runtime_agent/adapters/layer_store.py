@@ -2,6 +2,10 @@
 
 A layer's directory is named by its diff id and is complete or absent: it is unpacked aside, flushed
 and renamed. Nothing in it depends on the layers below, so images share layers by content.
+
+An image's config says which diff id its blob has, and whoever made the image may lie. So a layer that is
+here is used for a blob only after that very blob was fetched through the image's repository, and had that
+content: else a tenant could run the layer of another by knowing its diff id.
 """
 
 import asyncio
@@ -41,6 +45,10 @@ class LayerStore:
         self._aside = state_dir / "layers.new"
         shutil.rmtree(self._aside, ignore_errors=True)
         self._aside.mkdir(mode=0o700)
+        self._proofs = state_dir / "layers.proved"
+        self._proofs.mkdir(exist_ok=True, mode=0o700)
+        self._proved = {path.name for path in self._proofs.iterdir()}
+        """Pairs of blob and content that were seen to belong together."""
         self._client = httpx.AsyncClient(
             base_url=registry_url,
             auth=(FLEET_USER, fleet_secret),
@@ -63,10 +71,13 @@ class LayerStore:
             DigestMismatchError: the bytes do not match their names.
             DiskFullError, UnavailableError: may succeed later.
         """
-        missing = [layer for layer in pin.layers if not self.path_of(layer).is_dir()]
+        missing = [layer for layer in pin.layers if not self._is_here(layer)]
         if missing:
             await self._fetch_all(pin.repository, list(dict.fromkeys(missing)))
         return [self.path_of(layer) for layer in pin.layers]
+
+    def _is_here(self, layer: LayerRef) -> bool:
+        return _pair(layer) in self._proved and self.path_of(layer).is_dir()
 
     async def _fetch_all(self, repository: str, layers: list[LayerRef]) -> None:
         try:
@@ -79,7 +90,7 @@ class LayerStore:
     async def _fetch_once(self, repository: str, layer: LayerRef) -> None:
         lock = self._locks.setdefault(layer.diff_id, asyncio.Lock())
         async with lock, self._slots:
-            if not self.path_of(layer).is_dir():
+            if not self._is_here(layer):
                 await self._fetch(repository, layer)
 
     async def _fetch(self, repository: str, layer: LayerRef) -> None:
@@ -97,7 +108,10 @@ class LayerStore:
                     raise DigestMismatchError(
                         f"layer {layer.digest}: its {name} is {answer[name]}, not {wanted}"
                     )
-            await asyncio.to_thread(_publish, aside, self.path_of(layer))
+            if not self.path_of(layer).is_dir():
+                await asyncio.to_thread(_publish, aside, self.path_of(layer))
+            (self._proofs / _pair(layer)).touch()
+            self._proved.add(_pair(layer))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         self._log.info("layer.ready", digest=layer.digest, bytes=layer.size_bytes)
@@ -153,11 +167,20 @@ class LayerStore:
         gone = [path for path in self._dir.iterdir() if path.name not in keep]
         for path in gone:
             shutil.rmtree(path, ignore_errors=True)
+        for pair in [each for each in self._proved if each.partition("-")[2] not in keep]:
+            (self._proofs / pair).unlink(missing_ok=True)
+            self._proved.discard(pair)
         return [path.name for path in gone]
 
     async def close(self) -> None:
         """Close connections."""
         await self._client.aclose()
+
+
+def _pair(layer: LayerRef) -> str:
+    """Name of the proof that a blob has this content."""
+    digest, diff_id = layer.digest, layer.diff_id
+    return f"{digest.removeprefix('sha256:')}-{diff_id.removeprefix('sha256:')}"
 
 
 def _publish(aside: Path, final: Path) -> None:
