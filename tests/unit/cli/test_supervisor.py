@@ -52,9 +52,10 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_child_that_ends_is_run_again(tmp_path: Path) -> None:
     async with running(tmp_path, child("dying", f"echo run >> {tmp_path}/runs; exit 3")):
+        runs = tmp_path / "runs"
         await until(lambda: status(tmp_path).get("dying", {}).get("restarts", 0) >= 2)
+        await until(lambda: runs.read_text().count("run") >= 3)
         assert status(tmp_path)["dying"]["last_exit"] == 3  # the end of the block kills one
-    assert (tmp_path / "runs").read_text().count("run") >= 3
 
 
 async def test_a_child_that_is_killed_is_run_again(tmp_path: Path) -> None:
