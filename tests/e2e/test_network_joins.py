@@ -129,6 +129,28 @@ def test_all_of_ipam_is_kept_and_served(fleet: Fleet) -> None:
     assert "132.124.5.2/16" in out or "132.124.5.0/16" in out
 
 
+def test_one_container_in_the_network_of_another(fleet: Fleet) -> None:
+    fleet.docker("run", "-d", "--name", "web", "--hostname", "web", "busybox", "sh", "-c", SERVE)
+    fleet.docker("run", "-d", "--name", "side", "--network", "container:web", "busybox", "sleep",
+                 "600")  # fmt: skip
+    assert fleet.host_of("side") == fleet.host_of("web")
+    until(lambda: _asks(fleet, "side", "127.0.0.1") == "web")
+    assert fleet.docker("exec", "side", "hostname").out == "web"
+    assert _ips(fleet, "side") == _ips(fleet, "web")
+    web = fleet.inspect("web")["Id"]
+    assert fleet.inspect("side")["HostConfig"]["NetworkMode"] == f"container:{web}"
+    assert (
+        "sharing network namespace"
+        in fleet.docker("network", "connect", "bridge", "side", code=1).err
+    )
+    fleet.docker("rm", "-f", "web")
+    until(lambda: "eth0" not in _ips(fleet, "side"))
+    refused = fleet.docker("restart", "-t", "0", "side", code=1)
+    assert "non running container" in refused.err
+    refused = fleet.docker("create", "--network", "container:nosuch", "busybox", code=1)
+    assert "No such container: nosuch" in refused.err
+
+
 def test_prune_and_predefined_networks(fleet: Fleet) -> None:
     fleet.docker("network", "create", "--label", "keep=1", "one")
     fleet.docker("network", "create", "two words")

@@ -2,6 +2,8 @@
 
 from enum import IntEnum, StrEnum
 
+from pydantic import JsonValue
+
 from labfleet_proto.errors import IllegalTransitionError
 from labfleet_proto.ids import ContainerId, HostId, NetworkId, TenantId
 from labfleet_proto.images import ImagePin
@@ -61,6 +63,25 @@ class Limits(Message):
     log_bytes: int = 64 << 20
     shm_bytes: int = 64 << 20
     nofile: int = 20_000
+    memory_reservation_bytes: int = 0
+    """What the kernel leaves to it when memory is short; 0: nothing."""
+    cpuset_mems: str | None = None
+    blkio_weight: int | None = None
+    """10 to 1000, where the host's kernel has it."""
+
+
+RLIMITS = (
+    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+).split()
+"""Docker's names of limits of a process (setrlimit(2))."""
+
+
+class Ulimit(Message):
+    """One limit of the container's processes, as asked; -1 means none. A host gives no more than it has."""
+
+    name: str
+    soft: int
+    hard: int
 
 
 class PortBinding(Message):
@@ -72,6 +93,9 @@ class PortBinding(Message):
     host_address: str = "0.0.0.0"  # noqa: S104 - docker's default
     host_port: int | None = None
     """None until the scheduler has chosen one from the fleet's range."""
+    host_port_first: int | None = None
+    """With `host_port_last`: the range to choose from instead."""
+    host_port_last: int | None = None
 
 
 class VolumeMount(Message):
@@ -84,6 +108,12 @@ class VolumeMount(Message):
     """Fill an empty volume with the image's files at `target`, as docker does."""
     is_anonymous: bool = False
     """Made for this container: removed with it where docker does so."""
+    subpath: str = ""
+    """Directory within the volume; empty: the whole."""
+    labels: dict[str, str] = {}
+    """Of the volume, if it is made for this container."""
+    driver_opts: dict[str, str] = {}
+    """Of the volume: as asked until it is placed, then as the volume has them."""
 
 
 class NetworkAttachment(Message):
@@ -131,6 +161,8 @@ class ContainerSpec(Message):
     network_mode: str = "default"
     """As the client wrote it: `default`, `bridge`, `none` or a network's name."""
     networks: tuple[NetworkAttachment, ...] = ()
+    shares_network_of: ContainerId | None = None
+    """With mode `container:<id>`: it has no networks of its own."""
     auto_remove: bool = False
     is_rootfs_read_only: bool = False
     with_init: bool = False
@@ -143,6 +175,16 @@ class ContainerSpec(Message):
     dns_options: tuple[str, ...] = ()
     sysctls: dict[str, str] = {}
     group_add: tuple[str, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    oom_score_adj: int = 0
+    hidden_paths: tuple[str, ...] = ()
+    """Masked beside the fleet's own."""
+    read_only_paths: tuple[str, ...] = ()
+    """Made read-only beside the fleet's own."""
+    asked_host_config: dict[str, JsonValue] = {}
+    """What the client said in `HostConfig`; inspect echoes it."""
+    asked_config: dict[str, JsonValue] = {}
+    """Fields of the request that only inspect shows."""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -240,3 +282,5 @@ class VolumeRecord(Message):
     created_at_ns: int
     labels: dict[str, str] = {}
     is_anonymous: bool = False
+    driver_opts: dict[str, str] = {}
+    """See `labfleet_proto.volume_options`."""

@@ -120,6 +120,10 @@ class AllocateInterface(Message):
     networks: tuple[InterfaceWish, ...]
     """Empty: a namespace with only loopback (`--network none`)."""
     ports: tuple[PublishedPort, ...] = ()
+    sysctls: dict[str, str] = {}
+    """Settings `net.*` of the namespace, which is not the container's own to change."""
+    shares: ContainerId | None = None
+    """Take the namespace of this container of the same tenant, which must run here; `networks` is empty."""
 
 
 class InterfaceReady(Message):

@@ -1,8 +1,8 @@
 """What a tenant may ask the kernel for: the allow-lists that api and agent share (`runtime.md`)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from labfleet_proto.errors import ForbiddenError
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError
 
 DEFAULT_CAPABILITIES = frozenset(
     "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT".split()
@@ -10,17 +10,29 @@ DEFAULT_CAPABILITIES = frozenset(
 GRANTABLE_CAPABILITIES = DEFAULT_CAPABILITIES | {"NET_RAW", "SYS_PTRACE"}
 """The last two are a teacher's choice."""
 
+KNOWN_CAPABILITIES = GRANTABLE_CAPABILITIES | frozenset(
+    "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE DAC_READ_SEARCH IPC_LOCK "
+    "IPC_OWNER LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BROADCAST PERFMON "
+    "SYS_ADMIN SYS_BOOT SYS_MODULE SYS_NICE SYS_PACCT SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG "
+    "SYSLOG WAKE_ALARM".split()
+)
+"""capabilities(7)."""
+
 SYSCTLS_OF_A_NAMESPACE = ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.", "net.")
 """Prefixes of settings that belong to the container's own namespaces (docker's list)."""
 
 
-def capabilities(added: Iterable[str], dropped: Iterable[str]) -> tuple[str, ...]:
+def capabilities(added: Collection[str], dropped: Collection[str]) -> tuple[str, ...]:
     """Return the names without `CAP_`, sorted.
 
     Added `ALL` means all that may be granted but what is dropped; else adding outdoes dropping (as docker).
 
-    Raises ForbiddenError for a name outside the allow-list.
+    Raises ForbiddenError for a name outside the allow-list, InvalidRequestError for none at all.
     """
+    for field, names in (("CapAdd", added), ("CapDrop", dropped)):
+        for name in names:
+            if _plain(name) not in KNOWN_CAPABILITIES | {"ALL"}:
+                raise InvalidRequestError(f'invalid {field}: unknown capability: "{name}"')
     gone = {_plain(name) for name in dropped}
     more = {_plain(name) for name in added}
     if "ALL" in more:

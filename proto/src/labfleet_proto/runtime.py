@@ -160,6 +160,19 @@ class VolumeRef(Message):
     name: str
 
 
+class VolumeRefs(Message):
+    """Names volumes of one tenant whose home is this host."""
+
+    tenant: TenantId
+    names: tuple[str, ...]
+
+
+class VolumeSizes(Message):
+    """Bytes on disk by volume."""
+
+    sizes_bytes: dict[str, int]
+
+
 class AgentCheck(Message):
     """Findings of the agent for `labfleet fsck`: each names a leak or a lack."""
 
@@ -182,6 +195,9 @@ TOP = JobKind("top", "runtime-agent", Top, TopTable)
 STATS = JobKind("stats", "runtime-agent", ContainerRef, ContainerStats)
 STAT_PATH = JobKind("stat_path", "runtime-agent", StatPath, PathStat)
 SIZES = JobKind("sizes", "runtime-agent", ContainerRef, ContainerSizes, timeout_s=20.0)
+MEASURE_VOLUMES = JobKind(
+    "measure_volumes", "runtime-agent", VolumeRefs, VolumeSizes, timeout_s=30.0
+)
 REMOVE_VOLUME = JobKind("remove_volume", "runtime-agent", VolumeRef, Nothing)
 CHECK_AGENT = JobKind("check_agent", "runtime-agent", Nothing, AgentCheck, timeout_s=30.0)
 

@@ -4,10 +4,17 @@ from typing import Any
 
 import pytest
 
+from labfleet_api.core.adjustments import warnings
 from labfleet_api.core.bodies import CreateBody, ExecBody
+from labfleet_api.core.create import refuse
 from labfleet_api.core.host_config import HostConfigBody
 from labfleet_api.core.place_bodies import NetworkBody, VolumeBody
-from labfleet_proto.errors import ForbiddenError, NotImplementedYetError
+from labfleet_proto.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    NotImplementedYetError,
+)
 
 
 def host_config(**fields: Any) -> HostConfigBody:
@@ -26,24 +33,24 @@ def test_an_unserved_field_is_refused_by_name(value: object) -> None:
 
 
 def test_the_prefix_says_where_the_field_is() -> None:
-    with pytest.raises(NotImplementedYetError, match=r"HostConfig\.BlkioWeight"):
-        host_config(BlkioWeight=300).refuse_unserved("HostConfig.")
+    with pytest.raises(NotImplementedYetError, match=r"HostConfig\.Invented"):
+        host_config(Invented=300).refuse_unserved("HostConfig.")
 
 
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
         (
-            {"Mounts": [{"Target": "/a"}, {"Target": "/b", "VolumeOptions": {"Subpath": "x"}}]},
-            "HostConfig.Mounts.VolumeOptions.Subpath",
+            {"Mounts": [{"Target": "/a"}, {"Target": "/b", "VolumeOptions": {"Invented": "x"}}]},
+            "HostConfig.Mounts.VolumeOptions.Invented",
         ),
         (
-            {"Mounts": [{"Target": "/a", "VolumeOptions": {"DriverConfig": {"Name": "nfs"}}}]},
-            "HostConfig.Mounts.VolumeOptions.DriverConfig",
+            {"Mounts": [{"Target": "/a", "VolumeOptions": {"DriverConfig": {"Invented": "nfs"}}}]},
+            "HostConfig.Mounts.VolumeOptions.DriverConfig.Invented",
         ),
         (
-            {"Mounts": [{"Type": "tmpfs", "Target": "/a", "TmpfsOptions": {"Options": [["a"]]}}]},
-            "HostConfig.Mounts.TmpfsOptions.Options",
+            {"Mounts": [{"Type": "tmpfs", "Target": "/a", "TmpfsOptions": {"Invented": [["a"]]}}]},
+            "HostConfig.Mounts.TmpfsOptions.Invented",
         ),
     ],
 )
@@ -96,15 +103,24 @@ def test_other_bodies_refuse_by_name_too(
         ("IpcMode", "host"),
         ("IpcMode", "container:web"),
         ("OomScoreAdj", -1),
+        ("Cgroup", "container:web"),
+        ("CpuRealtimeRuntime", 1000),
+        ("BlkioWeightDevice", [{"Path": "/dev/sda", "Weight": 100}]),
+        ("BlkioDeviceReadBps", [{"Path": "/dev/sda", "Rate": 100}]),
+        ("Annotations", {"run.oci.hooks.stdout": "x"}),
+        ("MaskedPaths", []),
+        ("ReadonlyPaths", []),
         ("SecurityOpt", ["seccomp=unconfined"]),
         ("SecurityOpt", ["apparmor=unconfined"]),
         ("SecurityOpt", ["label=disable"]),
         ("SecurityOpt", ["no-new-privileges", "systempaths=unconfined"]),
+        ("SecurityOpt", ["seccomp={}"]),
+        ("SecurityOpt", ["label:type:x"]),
     ],
 )
 def test_what_no_tenant_may_say_is_forbidden_by_field(field: str, value: object) -> None:
     with pytest.raises(ForbiddenError, match=rf"^HostConfig\.{field}: "):
-        host_config(**{field: value}).refuse_forbidden()
+        refuse(CreateBody(), host_config(**{field: value}))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +133,66 @@ def test_what_no_tenant_may_say_is_forbidden_by_field(field: str, value: object)
         ("IpcMode", "shareable"),
         ("OomScoreAdj", 500),
         ("SecurityOpt", ["no-new-privileges"]),
+        ("SecurityOpt", ["seccomp=builtin"]),
+        ("MaskedPaths", ["/proc/kcore"]),
+        ("Annotations", {"a": "b"}),
+        ("Runtime", "runc"),
+        ("Isolation", "default"),
+        ("VolumeDriver", "local"),
     ],
 )
 def test_what_clients_send_by_default_is_not_forbidden(field: str, value: object) -> None:
-    host_config(**{field: value}).refuse_forbidden()
+    refuse(CreateBody(), host_config(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("PidMode", "odd", "invalid PID mode: odd"),
+        ("IpcMode", "odd", "invalid IPC mode: odd"),
+        ("UTSMode", "odd", "invalid UTS mode: odd"),
+        ("UsernsMode", "odd", "invalid user namespace mode: odd"),
+        ("SecurityOpt", ["odd"], "invalid --security-opt"),
+        ("Annotations", {"": "x"}, "empty string is not permitted"),
+        ("DeviceRequests", [{"Count": -1, "Capabilities": [["gpu"]]}], "could not select device"),
+        ("StorageOpt", {"size": "1G"}, "pquota"),
+        ("Runtime", "kata", "unknown or invalid runtime name: kata"),
+        ("Isolation", "hyperv", "invalid isolation"),
+        ("CapAdd", ["NO_SUCH"], "invalid CapAdd: unknown capability"),
+        ("CapDrop", ["NO_SUCH"], "invalid CapDrop: unknown capability"),
+    ],
+)
+def test_what_means_nothing_here_is_invalid(field: str, value: object, words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        refuse(CreateBody(), host_config(**{field: value}))
+
+
+def test_another_volume_driver_is_not_found() -> None:
+    with pytest.raises(NotFoundError, match='plugin "nfs" not found'):
+        refuse(CreateBody(), host_config(VolumeDriver="nfs"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"Memory": 64 << 20, "MemorySwap": 128 << 20}, "Memory limited without swap"),
+        ({"MemorySwap": -1}, "Memory limited without swap"),
+        ({"MemorySwappiness": 60}, "Memory swappiness discarded"),
+        ({"OomKillDisable": True}, "OomKillDisable discarded"),
+        ({"KernelMemory": 64 << 20}, "kernel memory limit is deprecated"),
+        ({"MaskedPaths": ["/a"]}, "added to the fleet's own"),
+        ({"Annotations": {"a": "b"}}, "no effect"),
+    ],
+)
+def test_what_is_adjusted_is_told(fields: dict[str, Any], words: str) -> None:
+    (said,) = warnings(CreateBody(HostConfig=host_config(**fields)))
+    assert words in said
+
+
+def test_what_is_served_needs_no_words() -> None:
+    asked = {"Memory": 64 << 20, "MemorySwap": 64 << 20, "MemorySwappiness": -1}
+    assert warnings(CreateBody(HostConfig=host_config(**asked))) == []
+    assert warnings(CreateBody()) == []
 
 
 def test_names_are_read_in_any_case_and_null_says_nothing() -> None:

@@ -12,13 +12,21 @@ from labfleet_api.core.attachments import (
     EndpointWish,
     checked_mac,
     parse_link,
+    shared_with,
     wanted_networks,
 )
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.create import constraints
 from labfleet_api.core.image_defaults import ImageDefaults, image_defaults
+from labfleet_api.core.mounts import inherited
+from labfleet_api.core.platforms import check_platform
 from labfleet_proto.containers import ContainerSpec, NetworkAttachment, PortBinding, VolumeMount
-from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
+from labfleet_proto.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    NotImplementedYetError,
+)
 from labfleet_proto.ids import NetworkId
 
 IMAGE = ImageDefaults(command=("sh",))
@@ -196,6 +204,9 @@ def test_limits_cannot_be_left_out() -> None:
         ({"CpuShares": 512}, "cpu_shares", 512),
         ({"CpusetCpus": "0-1,3"}, "cpuset_cpus", "0-1,3"),
         ({"ShmSize": MIB}, "shm_bytes", MIB),
+        ({"MemoryReservation": 8 * MIB}, "memory_reservation_bytes", 8 * MIB),
+        ({"BlkioWeight": 300}, "blkio_weight", 300),
+        ({"CpusetMems": "0"}, "cpuset_mems", "0"),
         ({"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 10}]}, "nofile", 10),
         ({"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 1 << 20}]}, "nofile", 20_000),
         ({"Ulimits": [{"Name": "nofile", "Soft": -1, "Hard": -1}]}, "nofile", 20_000),
@@ -214,15 +225,27 @@ def test_a_limit_is_taken(asked: dict[str, Any], field: str, value: object) -> N
         ({"NanoCpus": 9_999_999}, "NanoCpus: the least is 0.01"),
         ({"CpuPeriod": -1}, "CpuPeriod"),
         ({"CpuShares": -1}, "CpuShares"),
-        ({"ShmSize": -1}, "ShmSize"),
+        ({"ShmSize": -1}, "SHM size can not be less than 0"),
         ({"CpuQuota": 999}, "CpuQuota: at least 1000"),
         ({"CpuQuota": 1000, "CpuPeriod": 999}, "CpuPeriod of 1000"),
         ({"CpuQuota": 1000, "CpuPeriod": 1_000_001}, "CpuPeriod of 1000"),
         ({"PidsLimit": -2}, "PidsLimit: -2 is below -1"),
         ({"CpusetCpus": "first"}, "cpuset cpus"),
         ({"CpusetCpus": "0-"}, "cpuset cpus"),
-        ({"Ulimits": [{"Name": "nofile", "Soft": 20, "Hard": 10}]}, "Ulimits: nofile"),
-        ({"Ulimits": [{"Name": "nofile", "Soft": -2, "Hard": -2}]}, "Ulimits: nofile"),
+        (
+            {"Ulimits": [{"Name": "nofile", "Soft": 20, "Hard": 10}]},
+            "soft limit must be less than or equal",
+        ),
+        ({"Ulimits": [{"Name": "nofile", "Soft": -2, "Hard": -2}]}, "invalid ulimit value"),
+        ({"Ulimits": [{"Name": "odd", "Soft": 0, "Hard": 0}]}, "invalid ulimit type: odd"),
+        ({"Memory": 8 * MIB, "MemorySwap": 7 * MIB}, "memoryswap limit should be larger"),
+        ({"MemorySwap": 8 * MIB}, "always set the Memory limit when using Memoryswap"),
+        ({"MemoryReservation": MIB}, "Minimum memory reservation allowed is 6MB"),
+        ({"Memory": 8 * MIB, "MemoryReservation": 9 * MIB}, "less than memory reservation limit"),
+        ({"MemorySwappiness": 101}, "valid memory swappiness range is 0-100"),
+        ({"OomScoreAdj": 1001}, "range for oom score adj"),
+        ({"BlkioWeight": 9}, "Range of blkio weight is from 10 to 1000"),
+        ({"CpusetMems": "first"}, "cpuset mems"),
     ],
 )
 def test_a_wrong_limit_is_refused(asked: dict[str, Any], words: str) -> None:
@@ -392,7 +415,7 @@ def test_publish_all_binds_what_is_exposed_and_not_bound() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["0/tcp", "65536", "http", "80/icmp", "80-90/tcp", "", "-1"])
+@pytest.mark.parametrize("name", ["0/tcp", "65536", "http", "80/icmp", "", "-1"])
 def test_a_malformed_port_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="invalid port specification"):
         specification(ExposedPorts={name: {}})
@@ -406,16 +429,121 @@ def test_a_malformed_host_port_is_refused(port: str | int) -> None:
         with_host(PortBindings={"80/tcp": [{"HostPort": port}]})
 
 
-@pytest.mark.parametrize(
-    ("binding", "words"),
-    [
-        ({"80/tcp": [{"HostPort": "8080-8090"}]}, "8080-8090: a range"),
-        ({"80/sctp": [{"HostPort": "80"}]}, "sctp"),
-    ],
-)
-def test_a_port_that_cannot_be_published_yet(binding: dict[str, Any], words: str) -> None:
-    with pytest.raises(NotImplementedYetError, match=words):
-        with_host(PortBindings=binding)
+def test_a_range_of_host_ports_is_one_to_choose_from() -> None:
+    spec = with_host(PortBindings={"80/tcp": [{"HostPort": "8080-8090"}]})
+    (binding,) = spec.ports
+    assert (binding.host_port, binding.host_port_first, binding.host_port_last) == (
+        None,
+        8080,
+        8090,
+    )
+
+
+@pytest.mark.parametrize("port", ["8090-8080", "0-80", "80-65536", "-80"])
+def test_a_range_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(InvalidRequestError, match="invalid port specification"):
+        with_host(PortBindings={"80/tcp": [{"HostPort": port}]})
+
+
+def test_a_range_is_exposed_port_by_port() -> None:
+    spec = specification(ExposedPorts={"80-82/udp": {}, "9": {}})
+    assert spec.exposed_ports == ("80/udp", "81/udp", "82/udp", "9/tcp")
+    for name in ("90-80/tcp", "80-65536", "80-x", "-"):
+        with pytest.raises(InvalidRequestError, match="invalid port specification"):
+            specification(ExposedPorts={name: {}})
+
+
+def test_sctp_is_published() -> None:
+    (binding,) = with_host(PortBindings={"80/sctp": [{"HostPort": "80"}]}).ports
+    assert binding.protocol == "sctp"
+
+
+def test_a_host_address_is_an_address() -> None:
+    with pytest.raises(InvalidRequestError, match="invalid IP address: here"):
+        with_host(PortBindings={"80/tcp": [{"HostIp": "here"}]})
+
+
+def test_limits_of_processes_are_kept_by_name() -> None:
+    spec = with_host(
+        Ulimits=[
+            {"Name": "nofile", "Soft": 100, "Hard": 200},
+            {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": "RLIMIT_NPROC", "Soft": 10, "Hard": -1},
+        ]
+    )
+    assert [(each.name, each.soft, each.hard) for each in spec.ulimits] == [
+        ("nofile", 100, 200),
+        ("core", 0, 0),
+        ("nproc", 10, -1),
+    ]
+    assert spec.limits.nofile == 200
+
+
+def test_volumes_of_other_containers() -> None:
+    other = with_host(Binds=["data:/data", "log:/log"], Tmpfs={"/run": ""})
+    found = inherited([("web:ro", other)])
+    assert [(each.volume, each.target, each.read_only) for each in found] == [
+        ("data", "/data", True),
+        ("log", "/log", True),
+    ]
+    spec = create.specification(
+        container_id(1),
+        CreateBody.model_validate({"HostConfig": {"Binds": ["own:/log"]}}),
+        IMAGE,
+        (),
+        new_volume=lambda: "v",
+        inherited=found,
+    )
+    assert {each.target: each.volume for each in spec.mounts} == {"/data": "data", "/log": "own"}
+    with pytest.raises(InvalidRequestError, match="invalid mode: odd"):
+        inherited([("web:odd", other)])
+
+
+def test_a_mount_says_how_its_volume_is_made() -> None:
+    options = {
+        "Subpath": "in/side",
+        "Labels": {"a": "b"},
+        "DriverConfig": {"Name": "local", "Options": {"type": "tmpfs", "o": "size=8m"}},
+    }
+    (mount,) = with_host(
+        Mounts=[{"Type": "volume", "Source": "data", "Target": "/d", "VolumeOptions": options}]
+    ).mounts
+    assert (mount.subpath, mount.labels) == ("in/side", {"a": "b"})
+    assert mount.driver_opts == {"type": "tmpfs", "o": "size=8m"}
+
+
+@pytest.mark.parametrize("path", ["/abs", "..", "a/../../b", "a\0"])
+def test_a_subpath_lies_within_the_volume(path: str) -> None:
+    with pytest.raises(InvalidRequestError, match="relative path within the volume"):
+        with_host(Mounts=[{"Source": "data", "Target": "/d", "VolumeOptions": {"Subpath": path}}])
+
+
+@pytest.mark.parametrize("word", ["evil=1", "size=x", "mode=999", "bind"])
+def test_an_unknown_option_of_a_tmpfs_is_refused(word: str) -> None:
+    with pytest.raises(InvalidRequestError, match="invalid tmpfs option"):
+        with_host(Tmpfs={"/run": f"rw,{word}"})
+
+
+def test_what_was_asked_is_kept_for_inspect() -> None:
+    asked = {"Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}], "Links": ["a:b"], "Binds": []}
+    spec = specification(HostConfig=asked, Shell=["sh"], OnBuild=["RUN x"], Labels={"a": "b"})
+    assert spec.asked_host_config == {"Ulimits": asked["Ulimits"], "Links": ["a:b"]}
+    assert spec.asked_config == {"Shell": ["sh"], "OnBuild": ["RUN x"]}
+
+
+@pytest.mark.parametrize("text", ["", "linux/amd64", "linux", "amd64", "linux/x86_64"])
+def test_a_platform_that_the_image_has(text: str) -> None:
+    check_platform(text, "busybox", {"os": "linux", "architecture": "amd64"})
+
+
+def test_a_platform_that_it_has_not() -> None:
+    config: dict[str, Any] = {"os": "linux", "architecture": "amd64"}
+    for text in ("linux/arm64", "windows/amd64"):
+        with pytest.raises(NotFoundError, match="does not provide the specified platform"):
+            check_platform(text, "busybox", config)
+    for text in ("linux/foobar", "a/b/c/d", "/", "linux/"):
+        with pytest.raises(InvalidRequestError):
+            check_platform(text, "busybox", config)
 
 
 def test_a_container_without_network_publishes_nothing() -> None:
@@ -508,12 +636,7 @@ def test_what_is_forbidden_is_said_first(host: dict[str, Any], words: str) -> No
     ("host", "words"),
     [
         ({"RestartPolicy": {"Name": "always"}}, "RestartPolicy always"),
-        ({"SecurityOpt": ["seccomp={}"]}, "SecurityOpt seccomp"),
-        ({"DeviceRequests": [{"Count": -1}]}, "--gpus"),
-        ({"VolumesFrom": ["web"]}, "VolumesFrom"),
-        ({"Memory": 64 * MIB, "MemorySwap": 128 * MIB}, "MemorySwap"),
         ({"LogConfig": {"Type": "syslog"}}, "LogConfig.Type syslog"),
-        ({"Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}]}, "Ulimits core"),
         ({"Invented": 1}, "HostConfig.Invented"),
     ],
 )
@@ -568,7 +691,7 @@ def test_the_empty_name_is_the_default_network(mode: str) -> None:
     assert wanted_networks(body) == {"": EndpointWish()}
 
 
-@pytest.mark.parametrize("mode", ["host", "container:web", "ns:/proc/1/ns/net"])
+@pytest.mark.parametrize("mode", ["host", "ns:/proc/1/ns/net"])
 def test_namespaces_are_never_shared(mode: str) -> None:
     with pytest.raises(ForbiddenError, match="NetworkMode"):
         wanted_networks(CreateBody.model_validate({"HostConfig": {"NetworkMode": mode}}))
@@ -662,6 +785,32 @@ def test_what_is_no_hardware_address_is_refused(mac: str) -> None:
 def test_what_is_no_link_is_refused(link: str) -> None:
     with pytest.raises(InvalidRequestError, match="bad format for links"):
         parse_link(link)
+
+
+def test_the_network_of_another_container() -> None:
+    body = CreateBody.model_validate({"HostConfig": {"NetworkMode": "container:web"}})
+    assert wanted_networks(body) == {}
+    assert shared_with(body) == "web"
+    assert shared_with(CreateBody()) == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"Hostname": "a"}, "hostname and the network mode"),
+        ({"MacAddress": "02:00:00:00:00:01"}, "mac-address and the network mode"),
+        ({"ExposedPorts": {"80": {}}}, "port exposing"),
+        ({"HostConfig": {"PortBindings": {"80": []}}}, "port publishing"),
+        ({"HostConfig": {"Dns": ["192.0.2.1"]}}, "dns and the network mode"),
+        ({"HostConfig": {"Links": ["a:b"]}}, "can't be used with links"),
+        ({"HostConfig": {"ExtraHosts": ["a:192.0.2.1"]}}, "custom host-to-IP mapping"),
+    ],
+)
+def test_what_cannot_go_with_another_containers_network(fields: dict[str, Any], words: str) -> None:
+    host = {**fields.get("HostConfig", {}), "NetworkMode": "container:web"}
+    body = CreateBody.model_validate({**fields, "HostConfig": host})
+    with pytest.raises(InvalidRequestError, match=f"conflicting options: .*{words}"):
+        shared_with(body)
 
 
 def test_networks_and_mode_are_kept() -> None:

@@ -236,10 +236,14 @@ CONFIG = """
 """
 HOST_CONFIG = """
     Binds ContainerIDFile LogConfig NetworkMode PortBindings RestartPolicy AutoRemove VolumeDriver
-    VolumesFrom CapAdd CapDrop CgroupnsMode Dns DnsOptions DnsSearch ExtraHosts GroupAdd IpcMode
-    Links OomScoreAdj PidMode Privileged PublishAllPorts ReadonlyRootfs SecurityOpt Tmpfs UTSMode
-    UsernsMode ShmSize Sysctls Runtime Isolation CpuShares Memory NanoCpus CpusetCpus MemorySwap
-    PidsLimit Ulimits Init
+    VolumesFrom ConsoleSize CapAdd CapDrop CgroupnsMode Dns DnsOptions DnsSearch ExtraHosts GroupAdd
+    IpcMode Cgroup Links OomScoreAdj PidMode Privileged PublishAllPorts ReadonlyRootfs SecurityOpt
+    UTSMode UsernsMode ShmSize Runtime Isolation CpuShares Memory NanoCpus CgroupParent BlkioWeight
+    BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps
+    BlkioDeviceWriteIOps CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpusetCpus
+    CpusetMems Devices DeviceCgroupRules DeviceRequests MemoryReservation MemorySwap
+    MemorySwappiness OomKillDisable PidsLimit Ulimits CpuCount CpuPercent IOMaximumIOps
+    IOMaximumBandwidth MaskedPaths ReadonlyPaths Init
 """
 NETWORK = """
     Bridge SandboxID SandboxKey Ports EndpointID Gateway IPAddress IPPrefixLen MacAddress Networks
@@ -282,9 +286,11 @@ def test_inspect_shows_the_running_container() -> None:
 
 
 def test_inspect_of_a_stopped_container_has_no_live_ports() -> None:
-    shown = views.inspect(container_record(spec=PORTS), exited(), None)
+    asked = {"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}
+    spec = PORTS.model_copy(update={"asked_host_config": asked})
+    shown = views.inspect(container_record(spec=spec), exited(), None)
     assert shown["NetworkSettings"]["Ports"] == {}
-    assert "80/tcp" in shown["HostConfig"]["PortBindings"]
+    assert shown["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostPort": "8080"}]}
 
 
 def test_inspect_names_the_host_and_the_reason() -> None:

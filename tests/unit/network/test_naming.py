@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labfleet_network.core.naming import bridge, namespace, short, veth, vxlan
+from labfleet_network.core.naming import bridge, namespace, short, sysctl_path, veth, vxlan
+from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import ContainerId, NetworkId
 
 LONGEST_INTERFACE = 15
@@ -55,3 +56,11 @@ def test_anything_else_is_hashed_to_the_same_form(text: str) -> None:
 
 def test_a_namespace_begins_with_the_fleet_and_names_the_container() -> None:
     assert namespace("lf", ContainerId("ab" * 32)) == "lf-" + "ab" * 16
+
+
+def test_a_setting_of_the_network_is_a_file_below_its_own() -> None:
+    assert sysctl_path("net.core.somaxconn") == "/proc/sys/net/core/somaxconn"
+    assert sysctl_path("net/ipv4/ip_forward") == "/proc/sys/net/ipv4/ip_forward"
+    for name in ("kernel.panic", "net", "net..core", "net.../kernel/panic", "net.core.a b"):
+        with pytest.raises(InvalidRequestError):
+            sysctl_path(name)

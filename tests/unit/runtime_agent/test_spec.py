@@ -199,9 +199,9 @@ def test_sys_is_empty_and_read_only_where_the_kernel_gave_none() -> None:
 
 
 def test_settings_of_its_own_namespaces_reach_the_document() -> None:
-    assert built(sysctls={"net.core.somaxconn": "1"})["linux"]["sysctl"] == {
-        "net.core.somaxconn": "1"
-    }
+    """But for the network's: its namespace is the host's, and the network service sets them."""
+    asked = {"net.core.somaxconn": "1", "kernel.shmmax": "2"}
+    assert built(sysctls=asked)["linux"]["sysctl"] == {"kernel.shmmax": "2"}
 
 
 def test_a_setting_of_the_host_is_refused() -> None:

@@ -97,6 +97,7 @@ async def serve_jobs(chassis: Chassis, agent: Agent, streams: Streams, host: Hos
     await bus.serve(runtime.STATS, agent.stats, host=host)
     await bus.serve(runtime.STAT_PATH, agent.stat_path, host=host)
     await bus.serve(runtime.SIZES, Sizes(agent).sizes, host=host)
+    await bus.serve(runtime.MEASURE_VOLUMES, agent.measure_volumes, host=host)
     await bus.serve(runtime.REMOVE_VOLUME, agent.remove_volume, host=host)
     await bus.serve(runtime.CREATE_EXEC, streams.execs.create, host=host)
     await bus.serve(runtime.START_EXEC, streams.execs.start, host=host)

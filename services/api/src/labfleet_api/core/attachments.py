@@ -8,6 +8,8 @@ from labfleet_api.core.host_config import HostConfigBody
 from labfleet_api.core.place_bodies import EndpointConfig
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
 
+CONTAINER_MODE = "container:"
+"""Beginning of the mode of who is in the network namespace of another container of the tenant."""
 _NAMED_MODES = ("default", "bridge", "")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -63,9 +65,9 @@ def wanted_networks(body: CreateBody) -> dict[str, EndpointWish]:
     host = body.HostConfig or HostConfigBody()
     mode = host.NetworkMode
     endpoints = (body.NetworkingConfig.EndpointsConfig if body.NetworkingConfig else None) or {}
-    if mode == "host" or mode.startswith(("container:", "ns:")):
-        raise ForbiddenError(f"HostConfig.NetworkMode: {mode}: namespaces are never shared")
-    if mode == "none" or body.NetworkDisabled:
+    if mode == "host" or mode.startswith("ns:"):
+        raise ForbiddenError(f"HostConfig.NetworkMode: {mode}: the host's are never shared")
+    if mode == "none" or mode.startswith(CONTAINER_MODE) or body.NetworkDisabled:
         return {}
     first = "" if mode in _NAMED_MODES else mode
     found: dict[str, EndpointWish] = {}
@@ -109,3 +111,35 @@ def parse_link(text: str) -> tuple[str, str]:
     if len(parts) > 2 or not all(parts):
         raise InvalidRequestError(f"bad format for links: {text}")
     return parts[0].removeprefix("/"), parts[-1].rpartition("/")[2]
+
+
+def shared_with(body: CreateBody) -> str:
+    """The container whose network namespace is asked for; empty: none.
+
+    Raises InvalidRequestError in docker's words for what cannot go with it.
+    """
+    host = body.HostConfig or HostConfigBody()
+    if not host.NetworkMode.startswith(CONTAINER_MODE):
+        return ""
+    conflicts = (
+        (body.Hostname, "hostname and the network mode"),
+        (
+            host.Links,
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (host.Dns, "dns and the network mode"),
+        (host.ExtraHosts, "custom host-to-IP mapping and the network mode"),
+        (body.MacAddress, "mac-address and the network mode"),
+        (
+            host.PortBindings or host.PublishAllPorts,
+            "port publishing and the container type network mode",
+        ),
+        (body.ExposedPorts, "port exposing and the container type network mode"),
+    )
+    for is_set, words in conflicts:
+        if is_set:
+            raise InvalidRequestError(f"conflicting options: {words}")
+    name = host.NetworkMode.removeprefix(CONTAINER_MODE)
+    if not name:
+        raise InvalidRequestError("invalid container format container:<name|id>")
+    return name

@@ -40,6 +40,9 @@ class CreateBody(Body):
     Labels: dict[str, str] | None = None
     StopSignal: str = ""
     StopTimeout: int | None = None
+    Shell: list[str] | None = None
+    OnBuild: list[str] | None = None
+    ArgsEscaped: bool = False
     NetworkDisabled: bool = False
     MacAddress: str = ""
     """Of the first network; older clients send it here."""

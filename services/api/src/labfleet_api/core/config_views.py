@@ -2,64 +2,106 @@
 
 from typing import Any
 
-from labfleet_api.core.network_views import port_map
-from labfleet_proto.containers import ContainerRecord
+from labfleet_proto.containers import ContainerRecord, ContainerSpec
 
 Json = dict[str, Any]
 
+_NOTHING_ASKED: Json = {
+    "Binds": None,
+    "ContainerIDFile": "",
+    "LogConfig": {"Type": "json-file", "Config": {}},
+    "NetworkMode": "default",
+    "PortBindings": {},
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    "AutoRemove": False,
+    "VolumeDriver": "",
+    "VolumesFrom": None,
+    "ConsoleSize": [0, 0],
+    "CapAdd": None,
+    "CapDrop": None,
+    "CgroupnsMode": "private",
+    "Dns": [],
+    "DnsOptions": [],
+    "DnsSearch": [],
+    "ExtraHosts": None,
+    "GroupAdd": None,
+    "IpcMode": "private",
+    "Cgroup": "",
+    "Links": None,
+    "OomScoreAdj": 0,
+    "PidMode": "",
+    "Privileged": False,
+    "PublishAllPorts": False,
+    "ReadonlyRootfs": False,
+    "SecurityOpt": None,
+    "UTSMode": "",
+    "UsernsMode": "",
+    "ShmSize": 0,
+    "Runtime": "crun",
+    "Isolation": "",
+    "CpuShares": 0,
+    "Memory": 0,
+    "NanoCpus": 0,
+    "CgroupParent": "",
+    "BlkioWeight": 0,
+    "BlkioWeightDevice": [],
+    "BlkioDeviceReadBps": [],
+    "BlkioDeviceWriteBps": [],
+    "BlkioDeviceReadIOps": [],
+    "BlkioDeviceWriteIOps": [],
+    "CpuPeriod": 0,
+    "CpuQuota": 0,
+    "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0,
+    "CpusetCpus": "",
+    "CpusetMems": "",
+    "Devices": [],
+    "DeviceCgroupRules": None,
+    "DeviceRequests": None,
+    "MemoryReservation": 0,
+    "MemorySwap": 0,
+    "MemorySwappiness": None,
+    "OomKillDisable": None,
+    "PidsLimit": None,
+    "Ulimits": None,
+    "CpuCount": 0,
+    "CpuPercent": 0,
+    "IOMaximumIOps": 0,
+    "IOMaximumBandwidth": 0,
+    "MaskedPaths": None,
+    "ReadonlyPaths": None,
+}
+"""Docker's fields, in its order."""
+
 
 def host_config(record: ContainerRecord) -> Json:
-    """`HostConfig`, with the limits in force."""
-    spec = record.spec
-    limits = spec.limits
-    return {
-        "Binds": [f"{m.volume}:{m.target}{':ro' if m.read_only else ''}" for m in spec.mounts]
-        or None,
-        "ContainerIDFile": "",
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": str(limits.log_bytes)}},
+    """`HostConfig`: as asked, but with the limits in force."""
+    return _NOTHING_ASKED | record.spec.asked_host_config | _in_force(record.spec)
+
+
+def _in_force(spec: ContainerSpec) -> Json:
+    """What the host holds the container to, whatever was asked."""
+    limits, asked = spec.limits, spec.asked_host_config
+    found: Json = {
         "NetworkMode": spec.network_mode,
-        "PortBindings": {k: v for k, v in port_map(spec).items() if v},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": spec.auto_remove,
-        "VolumeDriver": "",
-        "VolumesFrom": None,
-        "CapAdd": list(spec.cap_add) or None,
-        "CapDrop": list(spec.cap_drop) or None,
-        "CgroupnsMode": "private",
-        "Dns": list(spec.dns),
-        "DnsOptions": [],
-        "DnsSearch": list(spec.dns_search),
-        "ExtraHosts": list(spec.extra_hosts) or None,
-        "GroupAdd": list(spec.group_add) or None,
-        "IpcMode": "private",
-        "Links": None,
-        "OomScoreAdj": 0,
-        "PidMode": "",
-        "Privileged": False,
-        "PublishAllPorts": False,
-        "ReadonlyRootfs": spec.is_rootfs_read_only,
-        "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else None,
-        "Tmpfs": spec.tmpfs or None,
-        "UTSMode": "",
-        "UsernsMode": "",
+        "Init": spec.with_init,
         "ShmSize": limits.shm_bytes,
-        "Sysctls": spec.sysctls or None,
-        "Runtime": "crun",
-        "Isolation": "",
         "CpuShares": limits.cpu_shares or 0,
         "Memory": limits.memory_bytes,
-        "NanoCpus": limits.cpu_millis * 1_000_000,
-        "CpusetCpus": limits.cpuset_cpus or "",
-        "MemorySwap": limits.memory_bytes,
+        "MemoryReservation": limits.memory_reservation_bytes,
+        "MemorySwap": asked.get("MemorySwap") or limits.memory_bytes,
         "PidsLimit": limits.pids,
-        "Ulimits": [{"Name": "nofile", "Hard": limits.nofile, "Soft": limits.nofile}],
-        "Init": spec.with_init,
+        "CpusetCpus": limits.cpuset_cpus or "",
+        "CpusetMems": limits.cpuset_mems or "",
     }
+    if "CpuQuota" not in asked:
+        found["NanoCpus"] = limits.cpu_millis * 1_000_000
+    return found
 
 
 def config(record: ContainerRecord) -> Json:
     """`Config`."""
-    """`Config` of inspect."""
     spec = record.spec
     return {
         "Hostname": spec.hostname,
@@ -75,11 +117,16 @@ def config(record: ContainerRecord) -> Json:
         "Env": list(spec.env),
         "Cmd": list(spec.command),
         "Image": record.image.reference,
-        "Volumes": {m.target: {} for m in spec.mounts} or None,
+        "Volumes": {m.target: {} for m in spec.mounts if m.is_anonymous} or None,
         "WorkingDir": spec.working_dir,
         "Entrypoint": list(spec.entrypoint) or None,
         "OnBuild": None,
         "Labels": spec.labels,
         "StopSignal": spec.stop_signal,
         "StopTimeout": spec.stop_timeout_s,
+        **{
+            name: value
+            for name, value in spec.asked_config.items()
+            if name in ("OnBuild", "Shell", "MacAddress")
+        },
     }

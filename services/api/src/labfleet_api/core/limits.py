@@ -4,7 +4,7 @@ import re
 
 from labfleet_api.core.host_config import HostConfigBody
 from labfleet_proto.containers import Limits
-from labfleet_proto.errors import InvalidRequestError, NotImplementedYetError
+from labfleet_proto.errors import InvalidRequestError
 
 DEFAULT_MEMORY_BYTES = 512 << 20
 LEAST_MEMORY_BYTES = 6 << 20
@@ -15,12 +15,15 @@ _CPUSET = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
 
 
 def limits(host: HostConfigBody) -> Limits:
-    """Limits of a request; none is left out. Raises InvalidRequestError, NotImplementedYetError."""
-    for name in ("Memory", "NanoCpus", "CpuPeriod", "CpuShares", "ShmSize"):
+    """Limits of a request; none is left out. Raises InvalidRequestError."""
+    for name in ("Memory", "NanoCpus", "CpuPeriod", "CpuShares", "MemoryReservation"):
         if getattr(host, name) < 0:
             raise InvalidRequestError(f"HostConfig.{name}: {getattr(host, name)} is negative")
-    if 0 < host.Memory < LEAST_MEMORY_BYTES:
-        raise InvalidRequestError("Minimum memory limit allowed is 6MB")
+    _check_memory(host)
+    if host.BlkioWeight and not 10 <= host.BlkioWeight <= 1000:
+        raise InvalidRequestError("Range of blkio weight is from 10 to 1000")
+    if host.CpusetMems and _CPUSET.fullmatch(host.CpusetMems) is None:
+        raise InvalidRequestError(f"Invalid value {host.CpusetMems} for cpuset mems")
     if host.CpusetCpus and _CPUSET.fullmatch(host.CpusetCpus) is None:
         raise InvalidRequestError(f"Invalid value {host.CpusetCpus} for cpuset cpus")
     pids = host.PidsLimit or 0
@@ -34,24 +37,50 @@ def limits(host: HostConfigBody) -> Limits:
         cpuset_cpus=host.CpusetCpus or None,
         shm_bytes=host.ShmSize or (64 << 20),
         nofile=_nofile(host),
+        memory_reservation_bytes=min(host.MemoryReservation, host.Memory or DEFAULT_MEMORY_BYTES),
+        cpuset_mems=host.CpusetMems or None,
+        blkio_weight=host.BlkioWeight or None,
     )
 
 
 def _nofile(host: HostConfigBody) -> int:
-    nofile = MOST_FILES
-    for limit in host.Ulimits or ():
-        if limit.Name != "nofile":
-            raise NotImplementedYetError(
-                f"labfleet: HostConfig.Ulimits {limit.Name} is not there yet"
-            )
-        hard = MOST_FILES if limit.Hard == -1 else limit.Hard
-        if hard < 0 or (limit.Hard != -1 and not 0 <= limit.Soft <= hard):
-            raise InvalidRequestError(
-                f"HostConfig.Ulimits: nofile: soft {limit.Soft} and hard {limit.Hard}: "
-                "the soft limit must be less than or equal to the hard limit"
-            )
-        nofile = min(nofile, hard)
-    return nofile
+    asked = [each.Hard for each in host.Ulimits or () if each.Name == "nofile" and each.Hard >= 0]
+    return min([MOST_FILES, *asked])
+
+
+def _check_memory(host: HostConfigBody) -> None:
+    """Docker's rules between the fields of memory. Raises InvalidRequestError."""
+    rules = (
+        (0 < host.Memory < LEAST_MEMORY_BYTES, "Minimum memory limit allowed is 6MB"),
+        (
+            0 < host.MemorySwap < host.Memory,
+            "Minimum memoryswap limit should be larger than memory limit, see usage",
+        ),
+        (
+            host.Memory == 0 and host.MemorySwap > 0,
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ),
+        (
+            0 < host.MemoryReservation < LEAST_MEMORY_BYTES,
+            "Minimum memory reservation allowed is 6MB",
+        ),
+        (
+            0 < host.Memory < host.MemoryReservation,
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ),
+        (
+            not -1 <= (host.MemorySwappiness or 0) <= 100,
+            f"Invalid value: {host.MemorySwappiness}, valid memory swappiness range is 0-100",
+        ),
+        (
+            not -1000 <= host.OomScoreAdj <= 1000,
+            f"Invalid value {host.OomScoreAdj}, range for oom score adj is [-1000, 1000]",
+        ),
+        (host.ShmSize < 0, "SHM size can not be less than 0"),
+    )
+    for is_broken, words in rules:
+        if is_broken:
+            raise InvalidRequestError(words)
 
 
 def _cpu_millis(host: HostConfigBody) -> int:

@@ -1,13 +1,30 @@
 """From docker's three ways to ask for mounts to our volumes and tmpfs."""
 
+import re
 from collections.abc import Callable, Iterable
 
 from labfleet_api.core.bodies import CreateBody
-from labfleet_api.core.host_config import HostConfigBody, TmpfsOptionsBody
+from labfleet_api.core.host_config import (
+    DriverConfigBody,
+    HostConfigBody,
+    TmpfsOptionsBody,
+    VolumeOptionsBody,
+)
 from labfleet_api.core.host_config import Mount as MountBody
 from labfleet_api.core.names import checked_volume_name
-from labfleet_proto.containers import VolumeMount
-from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
+from labfleet_proto.containers import ContainerSpec, VolumeMount
+from labfleet_proto.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    NotImplementedYetError,
+)
+from labfleet_proto.volume_options import volume_kind
+
+_TMPFS_WORD = re.compile(
+    r"size=[0-9]+[kKmMgG%]?|mode=[0-7]{3,4}|(uid|gid|nr_inodes|nr_blocks)=[0-9]+[kKmMgG]?"
+    r"|ro|rw|(no)?(exec|suid|dev|atime|diratime|relatime)|strictatime|(a)?sync|(r)?private|(r)?slave|(r)?shared"
+)
 
 
 def tmpfs(host: HostConfigBody) -> dict[str, str]:
@@ -16,7 +33,7 @@ def tmpfs(host: HostConfigBody) -> dict[str, str]:
     for mount in host.Mounts or ():
         if mount.Type == "tmpfs":
             found[_target(mount.Target)] = _tmpfs_options(mount)
-    return {_target(target): options for target, options in found.items()}
+    return {_target(target): _checked_tmpfs(options) for target, options in found.items()}
 
 
 def _tmpfs_options(mount: MountBody) -> str:
@@ -25,8 +42,38 @@ def _tmpfs_options(mount: MountBody) -> str:
         f"size={given.SizeBytes}" if given.SizeBytes else "",
         f"mode={given.Mode:o}" if given.Mode else "",
         "ro" if mount.ReadOnly else "",
+        *("=".join(each) for each in given.Options or ()),
     )
     return ",".join(word for word in words if word)
+
+
+def _checked_tmpfs(options: str) -> str:
+    """Check mount options of a tmpfs. Raises InvalidRequestError in docker's words."""
+    for word in options.split(","):
+        if word and _TMPFS_WORD.fullmatch(word) is None:
+            raise InvalidRequestError(f'invalid tmpfs option "{word}"')
+    return options
+
+
+def inherited(sources: Iterable[tuple[str, ContainerSpec]]) -> tuple[VolumeMount, ...]:
+    """Volumes of other containers: `VolumesFrom` entries, each with what it names.
+
+    Raises InvalidRequestError.
+    """
+    found: dict[str, VolumeMount] = {}
+    for text, spec in sources:
+        mode = text.partition(":")[2]
+        if mode not in ("", "ro", "rw", "z", "Z"):
+            raise InvalidRequestError(f"invalid mode: {mode}")
+        for mount in spec.mounts:
+            found[mount.target] = mount.model_copy(
+                update={
+                    "read_only": mount.read_only or mode == "ro",
+                    "is_anonymous": False,
+                    "copy_up": False,
+                }
+            )
+    return tuple(found.values())
 
 
 def volumes(
@@ -34,8 +81,11 @@ def volumes(
     host: HostConfigBody,
     of_image: Iterable[str],
     new_volume: Callable[[], str],
+    others: Iterable[VolumeMount] = (),
 ) -> tuple[VolumeMount, ...]:
     """Named and anonymous volumes of a request and its image, each target once.
+
+    `others` are those of other containers; the request's own come before them.
 
     Raises InvalidRequestError, ForbiddenError (host paths), NotImplementedYetError.
     """
@@ -45,6 +95,7 @@ def volumes(
     for each in host.Mounts or ():
         if each.Type != "tmpfs":
             _add(found, _mount(each, new_volume))
+    found = {mount.target: mount for mount in others} | found
     in_memory = set(tmpfs(host))
     for target in in_memory & set(found):
         raise InvalidRequestError(f"Duplicate mount point: {target}")
@@ -114,10 +165,29 @@ def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
             f"labfleet: HostConfig.Mounts of type {body.Type} is not there yet"
         )
     name = checked_volume_name(body.Source) if body.Source else new_volume()
+    options = body.VolumeOptions or VolumeOptionsBody()
+    driver = options.DriverConfig or DriverConfigBody()
+    if driver.Name not in ("", "local"):
+        raise NotFoundError(
+            f'error looking up volume plugin {driver.Name}: plugin "{driver.Name}" not found'
+        )
+    volume_kind(driver.Options or {})
     return VolumeMount(
         volume=name,
         target=_target(body.Target),
         read_only=body.ReadOnly,
-        copy_up=not (body.VolumeOptions and body.VolumeOptions.NoCopy),
+        copy_up=not options.NoCopy,
         is_anonymous=not body.Source,
+        subpath=_subpath(options.Subpath),
+        labels=options.Labels or {},
+        driver_opts=driver.Options or {},
     )
+
+
+def _subpath(text: str) -> str:
+    if text and (text.startswith("/") or ".." in text.split("/") or "\0" in text):
+        raise InvalidRequestError(
+            f"invalid mount config for type volume: subpath must be a relative path within the "
+            f"volume: {text!r}"
+        )
+    return text

@@ -14,7 +14,7 @@ def extra_hosts(entries: Sequence[str]) -> tuple[str, ...]:
             raise ForbiddenError(
                 f"HostConfig.ExtraHosts: {entry}: containers do not reach the host they run on"
             )
-        if not name or not _is_address(address):
+        if name.split() != [name] or not _is_address(address):
             raise InvalidRequestError(f"invalid IP address in add-host: {entry!r}")
     return tuple(entries)
 
@@ -25,3 +25,21 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def servers(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Check addresses of DNS servers. Raises InvalidRequestError."""
+    for address in addresses:
+        if not _is_address(address):
+            raise InvalidRequestError(
+                f"bad format for DNS server: {address!r} is not an ip address"
+            )
+    return tuple(addresses)
+
+
+def plain(field: str, words: Sequence[str]) -> tuple[str, ...]:
+    """Check words of one line of /etc/resolv.conf. Raises InvalidRequestError."""
+    for word in words:
+        if not word.isprintable() or word.split() != [word]:
+            raise InvalidRequestError(f"HostConfig.{field}: {word!r} is not one word")
+    return tuple(words)

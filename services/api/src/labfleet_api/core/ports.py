@@ -1,12 +1,14 @@
 """Exposed and published ports of a create request."""
 
 import re
+from collections.abc import Iterable
+from ipaddress import IPv4Address
 
 from labfleet_api.core.host_config import HostConfigBody, PortTarget
 from labfleet_proto.containers import PortBinding
-from labfleet_proto.errors import InvalidRequestError, NotImplementedYetError
+from labfleet_proto.errors import InvalidRequestError
 
-_PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp|sctp))?")
+_PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
 _HOST_PORT = re.compile(r"([0-9]{1,5})(-[0-9]{1,5})?|")
 
 
@@ -19,7 +21,7 @@ def port_name(text: str) -> str:
 
 
 def bindings(host: HostConfigBody, exposed: dict[str, None]) -> tuple[PortBinding, ...]:
-    """Published ports; their names are added to `exposed`. Raises InvalidRequestError, NotImplementedYetError."""
+    """Published ports; their names are added to `exposed`. Raises InvalidRequestError."""
     found: list[PortBinding] = []
     for text, targets in (host.PortBindings or {}).items():
         name = port_name(text)
@@ -38,18 +40,44 @@ def bindings(host: HostConfigBody, exposed: dict[str, None]) -> tuple[PortBindin
 
 def _binding(name: str, asked: str, address: str) -> PortBinding:
     port, _, protocol = name.partition("/")
-    if protocol == "sctp":
-        raise NotImplementedYetError("labfleet: publishing sctp ports is not there yet")
     found = _HOST_PORT.fullmatch(asked)
-    if found is None or int(found[1] or 0) > 65_535:
+    first = int(found[1] or 0) if found else 0
+    last = int(found[2][1:]) if found and found[2] else first
+    if found is None or last > 65_535 or last < first or (found[2] and first == 0):
         raise InvalidRequestError(f"invalid port specification: {asked!r}")
-    if found[2]:
-        raise NotImplementedYetError(
-            f"labfleet: HostPort {asked}: a range to choose from is not there yet"
-        )
+    is_range = last > first
     return PortBinding(
         container_port=int(port),
         protocol=protocol,
-        host_address=address if address not in ("", "::") else "0.0.0.0",  # noqa: S104
-        host_port=int(asked or 0) or None,
+        host_address=_host_address(address),
+        host_port=None if is_range else first or None,
+        host_port_first=first if is_range else None,
+        host_port_last=last if is_range else None,
     )
+
+
+def _host_address(text: str) -> str:
+    if text in ("", "::"):
+        return "0.0.0.0"  # noqa: S104 - docker's default
+    try:
+        return str(IPv4Address(text))
+    except ValueError as exc:
+        raise InvalidRequestError(f"invalid IP address: {text}") from exc
+
+
+def exposed(names: Iterable[str]) -> dict[str, None]:
+    """Names of exposed ports, ranges as their ports. Raises InvalidRequestError."""
+    found: dict[str, None] = {}
+    for name in names:
+        ports, slash, protocol = name.partition("/")
+        first, dash, last = ports.partition("-")
+        if not dash:
+            found[port_name(name)] = None
+            continue
+        if not (first.isascii() and first.isdecimal() and last.isascii() and last.isdecimal()):
+            raise InvalidRequestError(f"invalid port specification: {name!r}")
+        if not int(first) <= int(last) <= 65_535:
+            raise InvalidRequestError(f"invalid port specification: {name!r}")
+        for port in range(int(first), int(last) + 1):
+            found[port_name(f"{port}{slash}{protocol}")] = None
+    return found

@@ -7,6 +7,7 @@ from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.image_defaults import ImageDefaults
 from labfleet_proto.errors import InvalidRequestError
 
+_DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 _MOST_TEXT = 128 << 10
 """Longest environment entry or argument: the kernel's MAX_ARG_STRLEN."""
 
@@ -64,4 +65,11 @@ def hostname(text: str) -> str:
     """Check a host name; an empty one is passed on. Raises InvalidRequestError."""
     if text and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?", text) is None:
         raise InvalidRequestError(f"invalid hostname format: {text}")
+    return text
+
+
+def domainname(text: str) -> str:
+    """Check a domain; an empty one is passed on. Raises InvalidRequestError."""
+    if text and _DOMAIN.fullmatch(text) is None:
+        raise InvalidRequestError(f"invalid domainname format: {text!r}")
     return text

@@ -38,13 +38,20 @@ def status_of(
     return f"{text} (host {record.assignment.host} is lost)" if is_host_lost else text
 
 
+def mountpoint(volume: str) -> str:
+    """Where clients expect a volume's files: a name only, hosts do not show their paths."""
+    return f"/var/lib/docker/volumes/{volume}/_data"
+
+
 def mounts(spec: ContainerSpec) -> list[Json]:
-    """Mount points."""
+    """Mount points; docker leaves those of `--tmpfs` out."""
+    flag = spec.asked_host_config.get("Tmpfs")
+    by_flag = flag if isinstance(flag, dict) else {}
     rows: list[Json] = [
         {
             "Type": "volume",
             "Name": each.volume,
-            "Source": "",
+            "Source": mountpoint(each.volume),
             "Destination": each.target,
             "Driver": "local",
             "Mode": "ro" if each.read_only else "z",
@@ -63,6 +70,7 @@ def mounts(spec: ContainerSpec) -> list[Json]:
             "Propagation": "",
         }
         for target, options in spec.tmpfs.items()
+        if target not in by_flag
     ]
     return rows
 

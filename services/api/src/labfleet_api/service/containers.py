@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from labfleet_api.core import filters, views
+from labfleet_api.core.adjustments import warnings
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.filters import Filters
 from labfleet_api.core.stats import stats_json
@@ -62,8 +63,9 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
     @routes.post("/containers/create")
     async def create(request: Request) -> Response:
         body = await read_body(request, CreateBody)
-        record = await life.create(body, request.query_params.get("name", ""))
-        return answer({"Id": record.id, "Warnings": []}, 201)
+        platform = request.query_params.get("platform", "")
+        record = await life.create(body, request.query_params.get("name", ""), platform)
+        return answer({"Id": record.id, "Warnings": warnings(body)}, 201)
 
     @routes.get("/containers/{text}/json")
     async def inspect(text: str, request: Request) -> Response:

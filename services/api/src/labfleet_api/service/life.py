@@ -6,17 +6,26 @@ import random
 import secrets
 from dataclasses import dataclass
 
-from labfleet_api.core import attachments, goals, names
+from labfleet_api.core import attachments, goals, mounts, names
 from labfleet_api.core import create as translate
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.image_defaults import image_defaults
+from labfleet_api.core.platforms import check_platform
 from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
 from labfleet_chassis.store import ExistsError
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import name_key, observed_key
-from labfleet_proto.containers import ContainerRecord, Goal, NameRecord, Observation, State
+from labfleet_proto.containers import (
+    ContainerRecord,
+    ContainerSpec,
+    Goal,
+    NameRecord,
+    Observation,
+    State,
+    VolumeMount,
+)
 from labfleet_proto.errors import (
     ConflictError,
     InvalidRequestError,
@@ -26,7 +35,7 @@ from labfleet_proto.errors import (
     StaleError,
     UnavailableError,
 )
-from labfleet_proto.ids import ContainerId
+from labfleet_proto.ids import ContainerId, HostId
 from labfleet_proto.images import RESOLVE_IMAGE, ImageQuery
 from labfleet_proto.placement import PLACE, PlaceContainer
 from labfleet_proto.runtime import RECONCILE, SIGNAL, Reconcile, Signal
@@ -57,7 +66,7 @@ class Life:
 
     # -- create
 
-    async def create(self, body: CreateBody, name: str) -> ContainerRecord:
+    async def create(self, body: CreateBody, name: str, platform: str = "") -> ContainerRecord:
         """Place and record a new container.
 
         Raises NotFoundError (image, network), ConflictError (name), InvalidRequestError,
@@ -74,6 +83,7 @@ class Life:
             tenant=fleet.tenant,
             subject=body.Image,
         )
+        check_platform(platform, body.Image, image.config)
         joined = await self._networks.attachments(attachments.wanted_networks(body))
         spec = translate.specification(
             container,
@@ -81,7 +91,13 @@ class Life:
             image_defaults(image.config),
             joined,
             new_volume=lambda: secrets.token_hex(32),
+            inherited=self._inherited(body),
         )
+        constraints = translate.constraints(spec.labels)
+        shared = attachments.shared_with(body)
+        if shared:
+            spec, home = self._sharing(spec, shared)
+            constraints = (*constraints, f"host=={home}")
         taken = await self._claim(container, wanted_name)
         try:
             placed = await fleet.bus.call(
@@ -92,7 +108,7 @@ class Life:
                     name=taken,
                     spec=spec,
                     image=image.pin.model_copy(update={"reference": body.Image}),
-                    constraints=translate.constraints(spec.labels),
+                    constraints=constraints,
                     created_at_ns=fleet.clock.now_ns(),
                 ),
                 tenant=fleet.tenant,
@@ -106,6 +122,33 @@ class Life:
         await fleet.memory.containers.wait_for(placed.revision)
         await self._tell(placed.record, "create")
         return placed.record
+
+    def _sharing(self, spec: ContainerSpec, text: str) -> tuple[ContainerSpec, HostId]:
+        """Let a container be in another's network namespace; it goes to that one's host.
+
+        Raises InvalidRequestError: a 404 would make clients pull the image.
+        """
+        try:
+            other = self._fleet.find(text)
+        except NotFoundError as exc:
+            raise InvalidRequestError(exc.message) from exc
+        changed = {
+            "network_mode": f"container:{other.id}",
+            "shares_network_of": other.spec.shares_network_of or other.id,
+            "hostname": other.spec.hostname,
+            "domainname": other.spec.domainname,
+        }
+        return spec.model_copy(update=changed), other.assignment.host
+
+    def _inherited(self, body: CreateBody) -> tuple[VolumeMount, ...]:
+        """Volumes of the containers that the request names. Raises InvalidRequestError."""
+        sources = []
+        for text in (body.HostConfig.VolumesFrom if body.HostConfig else None) or ():
+            try:
+                sources.append((text, self._fleet.find(text.partition(":")[0]).spec))
+            except NotFoundError as exc:  # a 404 would make clients pull the image
+                raise InvalidRequestError(exc.message) from exc
+        return mounts.inherited(sources)
 
     async def _claim(self, container: ContainerId, name: str) -> str:
         fleet = self._fleet

@@ -6,7 +6,7 @@ element and never a reload.
 
 from labfleet_proto.networks import ADDRESS_POOL, PublishedPort
 
-_PROTOCOLS = ("tcp", "udp")
+_PROTOCOLS = ("tcp", "udp", "sctp")
 ROUTER = "router"
 """Name of the table of a router, in a namespace of its own."""
 

@@ -4,7 +4,9 @@ A name of an interface holds 15 characters: tag (at most 6), kind (1), 8 hex dig
 """
 
 import hashlib
+import re
 
+from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import ContainerId, NetworkId
 
 BRIDGE = "b"
@@ -13,6 +15,17 @@ VETH = "v"
 LAN = "g"
 TRANSIT = "t"
 HEX = 8
+
+
+_SYSCTL = re.compile(r"net(\.[A-Za-z0-9_-]+)+")
+
+
+def sysctl_path(name: str) -> str:
+    """File of a setting of the network namespace. Raises InvalidRequestError."""
+    plain = name.replace("/", ".")
+    if _SYSCTL.fullmatch(plain) is None:
+        raise InvalidRequestError(f"HostConfig.Sysctls: {name} is no setting of a network")
+    return f"/proc/sys/{plain.replace('.', '/')}"
 
 
 def short(text: str) -> str:

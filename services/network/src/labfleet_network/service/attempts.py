@@ -25,6 +25,7 @@ from labfleet_network.service.wiring import Wiring
 from labfleet_network.settings import Settings
 from labfleet_proto.buckets import container_key
 from labfleet_proto.errors import (
+    ConflictError,
     InternalError,
     NotFoundError,
     StaleError,
@@ -130,9 +131,11 @@ class Attempts:
     async def allocate(self, job: Job, args: AllocateInterface) -> InterfaceReady:
         """Serve `allocate_interface`. Safe to repeat: by container and attempt.
 
-        Raises PortInUseError, NoRoomError, ConflictError, NotFoundError, InvalidRequestError, and
+        Raises PortInUseError, NoRoomError, ForbiddenError, ConflictError, NotFoundError, InvalidRequestError, and
         StaleError for an attempt that is older than what the container has.
         """
+        if args.shares is not None:
+            return await self._share(job.tenant, args.shares)
         async with self.lock(args.container):
             known = self._allocated.get(args.container)
             if known is not None and known.attempt > args.attempt:
@@ -173,6 +176,32 @@ class Attempts:
             self._locks[container] = lock
         return lock
 
+    async def _share(self, tenant: TenantId, container: ContainerId) -> InterfaceReady:
+        """What another container of the tenant has, for one that joins it. Raises ConflictError."""
+        known = self._allocated.get(container)
+        name = naming.namespace(self._settings.tag, container)
+        path = self.namespaces.path(name)
+        if known is None or known.tenant != tenant or path is None:
+            raise ConflictError(f"cannot join network of a non running container: {container}")
+        found = []
+        for claim in known.claims:
+            record = claim.record
+            wish = InterfaceWish(network=record.network, network_name="", names=record.names)
+            network = await self.network(wish)
+            found.append(endpoint(wish, network, record))
+        return InterfaceReady(
+            netns_path=str(path),
+            endpoints=tuple(found),
+            dns_servers=tuple(each.gateway for each in found[:1] if each.gateway),
+            sysfs_path=str(self.namespaces.sysfs(name) or ""),
+        )
+
+    def _is_shared(self, container: ContainerId) -> bool:
+        """Whether others may be in a container's namespace: then it does not end with it."""
+        return any(
+            each.spec.shares_network_of == container for each in self._memory.containers.values()
+        )
+
     # -- allocate
 
     async def _allocate(self, tenant: TenantId, args: AllocateInterface) -> None:
@@ -199,6 +228,7 @@ class Attempts:
             records: list[AddressRecord] = [claim.result() for claim in claims]
             way_out = rules.way_out(args.networks, networks)
             await self._timed("plug", self.wiring.plug(args.container, networks, records, way_out))
+            await self.wiring.set_sysctls(args.container, args.sysctls)
         if args.ports and records:
             await self._timed(
                 "ports", self.exposure.publish(args.container, records[0], args.ports)
@@ -265,7 +295,10 @@ class Attempts:
             older = claims.get(claim.key)
             if older is None or older.revision < claim.revision:
                 claims[claim.key] = claim
+        is_shared = bool(claims) and self._is_shared(container)
         for claim in claims.values():
+            if is_shared:
+                await self.wiring.unplug(claim.record)
             await self.addresses.give_back(claim)
         self._allocated.pop(container, None)
         ENDPOINTS.set(sum(len(each.ready.endpoints) for each in self._allocated.values()))

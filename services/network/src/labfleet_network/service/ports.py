@@ -52,7 +52,7 @@ class Ports:
         held: list[PublishedPort] = []
         try:
             for port in wanted.ports:
-                if self._holds:
+                if self._holds and port.protocol != "sctp":  # the kernel may have no such sockets
                     self._holders.hold(port)
                     held.append(port)
             commands = "".join(

@@ -1,6 +1,7 @@
 """Interfaces between a container's namespace and the bridges of its host."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from labfleet_network.adapters import rtnetlink
 from labfleet_network.adapters.rtnetlink import Interface
@@ -9,6 +10,7 @@ from labfleet_network.core import firewall, naming
 from labfleet_network.service.fabric import Fabric
 from labfleet_network.service.kernel import Kernel
 from labfleet_network.settings import Settings
+from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.networks import AddressRecord, NetworkRecord
 
@@ -33,6 +35,24 @@ class Wiring:
         `way_out`: position of the network that leads out; None: none of these.
         """
         await self._kernel.in_thread(self._plug_now, container, networks, records, way_out)
+
+    async def set_sysctls(self, container: ContainerId, settings: Mapping[str, str]) -> None:
+        """Set what a container asks of its network namespace. Raises InvalidRequestError."""
+        if not settings:
+            return
+        name = naming.namespace(self._settings.tag, container)
+
+        def inside() -> None:
+            for key, value in settings.items():
+                path = naming.sysctl_path(key)
+                try:
+                    Path(path).write_text(value)
+                except OSError as exc:
+                    raise InvalidRequestError(
+                        f"HostConfig.Sysctls: {key}={value}: {exc.strerror}"
+                    ) from exc
+
+        await self._kernel.in_thread(self._kernel.namespaces.inside, name, inside)
 
     async def unplug(self, record: AddressRecord) -> None:
         """Take an interface out of a running container; absent is success."""

@@ -176,6 +176,20 @@ class CgroupV1:
         if limits.cpuset_cpus:
             _write(self._path("cpuset", name) / "cpuset.cpus", limits.cpuset_cpus)
         _write(self._path("pids", name) / "pids.max", str(limits.pids))
+        self._write_wishes(name, limits)
+
+    def _write_wishes(self, name: str, limits: Limits) -> None:
+        """What need not be there in every kernel."""
+        memory = self._path("memory", name)
+        if limits.memory_reservation_bytes:
+            _write_if_there(
+                memory / "memory.soft_limit_in_bytes", str(limits.memory_reservation_bytes)
+            )
+        if limits.cpuset_mems:
+            _write(self._path("cpuset", name) / "cpuset.mems", limits.cpuset_mems)
+        if limits.blkio_weight:
+            for file in ("blkio.weight", "blkio.bfq.weight"):
+                _write_if_there(self._path("blkio", name) / file, str(limits.blkio_weight))
 
     def _inherit_cpuset(self, path: Path) -> None:
         """A new cpuset is empty and admits nobody: copy from the top down."""
@@ -287,6 +301,8 @@ class CgroupV2:
         _write(path / "memory.max", str(limits.memory_bytes))
         _write_if_there(path / "memory.swap.max", "0")
         _write_if_there(path / "memory.oom.group", "0")
+        if limits.memory_reservation_bytes:
+            _write_if_there(path / "memory.low", str(limits.memory_reservation_bytes))
         quota = max(limits.cpu_millis * _PERIOD_US // 1000, 1000)
         _write(path / "cpu.max", f"{quota} {_PERIOD_US}")
         if limits.cpu_shares:
@@ -294,6 +310,11 @@ class CgroupV2:
             _write(path / "cpu.weight", str(weight))
         if limits.cpuset_cpus:
             _write(path / "cpuset.cpus", limits.cpuset_cpus)
+        if limits.cpuset_mems:
+            _write(path / "cpuset.mems", limits.cpuset_mems)
+        if limits.blkio_weight:
+            weight = 1 + (limits.blkio_weight - 10) * 9999 // 990
+            _write_if_there(path / "io.weight", f"default {weight}")
         _write(path / "pids.max", str(limits.pids))
 
     def enter_files(self, name: str) -> list[Path]:

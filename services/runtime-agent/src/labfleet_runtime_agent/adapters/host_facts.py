@@ -5,6 +5,7 @@ import platform
 import resource
 from pathlib import Path
 
+from labfleet_proto.containers import RLIMITS
 from labfleet_proto.runtime import ContainerStats, InterfaceCounters
 
 
@@ -21,6 +22,16 @@ def memory_bytes() -> int:
 def hard_nofile() -> int:
     """Own hard limit of open files: no container can have more."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def hard_limits() -> dict[str, int]:
+    """Own hard limits by docker's names; -1: none."""
+    found = {}
+    for name in RLIMITS:
+        number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        if number is not None:
+            found[name] = resource.getrlimit(number)[1]
+    return found
 
 
 def kernel() -> str:

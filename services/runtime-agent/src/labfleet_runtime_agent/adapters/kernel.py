@@ -1,9 +1,11 @@
 """System calls that Python does not offer. Numbers are x86-64's and arm64's common ones (>= 424)."""
 
+import contextlib
 import ctypes
 import os
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,6 +49,20 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     return _checked(
         _libc.syscall(_SYS_OPENAT2, root_fd, os.fsencode(path), how, len(how)), f"open {path}"
     )
+
+
+@contextlib.contextmanager
+def directory_beneath(base: Path, path: str) -> Iterator[Path]:
+    """A way to a directory below `base` that nobody can bend meanwhile. Raises OSError."""
+    base_fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = open_in_root(base_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+    finally:
+        os.close(base_fd)
+    try:
+        yield Path(f"/proc/self/fd/{found}")
+    finally:
+        os.close(found)
 
 
 def idmapped_clone(source: Path, userns_fd: int) -> int:

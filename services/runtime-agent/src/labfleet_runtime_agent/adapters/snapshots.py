@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from labfleet_proto.errors import InternalError
+from labfleet_proto.errors import InternalError, InvalidRequestError
 from labfleet_proto.ids import ContainerId
 from labfleet_runtime_agent.adapters import kernel
 from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
@@ -131,18 +131,27 @@ class Snapshots:
             await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
     async def attach_volume(
-        self, container: ContainerId, number: int, data: Path, base: int
+        self, container: ContainerId, number: int, data: Path, base: int, subpath: str = ""
     ) -> Path:
-        """Mount a volume's files with the container's ids; return the source to bind."""
+        """Mount a volume's files, or a directory of them, with the container's ids.
+
+        Returns the source to bind. Raises InternalError, InvalidRequestError (no such directory).
+        """
         target = self._mounts / container / f"volume{number}"
 
         def attach() -> Path:
             target.mkdir(parents=True, exist_ok=True)
-            self._mount_layer(data, target, base)
+            if subpath:
+                with kernel.directory_beneath(data, subpath) as there:
+                    self._mount_layer(there, target, base)
+            else:
+                self._mount_layer(data, target, base)
             return target
 
         try:
             return await asyncio.to_thread(attach)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise InvalidRequestError(f"cannot access path {subpath}: {exc.strerror}") from exc
         except OSError as exc:
             raise InternalError(f"cannot mount volume {data}: {exc}") from exc
 

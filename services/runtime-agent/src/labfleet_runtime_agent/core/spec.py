@@ -1,6 +1,7 @@
 """The OCI runtime-spec of a student's container, in one pure function (`runtime.md`)."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from labfleet_proto import privileges
@@ -10,6 +11,8 @@ from labfleet_runtime_agent.core import seccomp
 
 IDS_PER_CONTAINER = 65_536
 
+_NO_LIMIT = (1 << 64) - 1
+"""RLIM_INFINITY."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MASKED_PATHS = (
@@ -65,6 +68,8 @@ class HostPart:
     volumes: tuple[VolumeSource, ...]
     hard_nofile: int
     """The agent's own hard limit: crun cannot go beyond it."""
+    hard_limits: dict[str, int] = field(default_factory=dict)
+    """The agent's other hard limits by docker's names; -1: none."""
     init_path: str = ""
     """Program bound at /sbin/docker-init with `--init`; empty if the host has none."""
 
@@ -93,8 +98,8 @@ def build(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any]:
             "gidMappings": [_mapping(host.uid_base)],
             "sysctl": _sysctls(spec),
             "seccomp": seccomp.profile(with_ptrace="SYS_PTRACE" in capabilities(spec)),
-            "maskedPaths": list(MASKED_PATHS),
-            "readonlyPaths": list(READONLY_PATHS),
+            "maskedPaths": _united(MASKED_PATHS, spec.hidden_paths),
+            "readonlyPaths": _united(READONLY_PATHS, spec.read_only_paths),
         },
     }
 
@@ -106,17 +111,50 @@ def process(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any
         argv = ["/sbin/docker-init", "--", *argv]
     held = [f"CAP_{name}" for name in capabilities(spec)]
     effective = held if who.uid == 0 else []
-    nofile = min(spec.limits.nofile, host.hard_nofile)
-    return {
+    found = {
         "terminal": spec.is_tty,
         "user": {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)},
         "args": argv,
         "env": environment(spec, who),
         "cwd": working_dir(spec.working_dir),
         "capabilities": {"bounding": held, "effective": effective, "permitted": effective},
-        "rlimits": [{"type": "RLIMIT_NOFILE", "hard": nofile, "soft": nofile}],
+        "rlimits": _rlimits(spec, host),
         "noNewPrivileges": spec.no_new_privileges,
     }
+    if spec.oom_score_adj > 0:
+        found["oomScoreAdj"] = spec.oom_score_adj
+    return found
+
+
+def _united(own: Sequence[str], added: Sequence[str]) -> list[str]:
+    return [*own, *(path for path in added if path not in own)]
+
+
+def _rlimits(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
+    """What was asked for, within what the host may give; open files are always limited."""
+    asked = {each.name: each for each in spec.ulimits}
+    most = min(spec.limits.nofile, host.hard_nofile)
+    files = asked.pop("nofile", None)
+    soft = most if files is None else _within(files.soft, most)
+    found = [{"type": "RLIMIT_NOFILE", "hard": most, "soft": soft}]
+    for name, each in asked.items():
+        hard = _within(each.hard, host.hard_limits.get(name, -1))
+        soft = _within(each.soft, hard)
+        found.append(
+            {
+                "type": f"RLIMIT_{name.upper()}",
+                "hard": _NO_LIMIT if hard < 0 else hard,
+                "soft": _NO_LIMIT if soft < 0 else soft,
+            }
+        )
+    return found
+
+
+def _within(value: int, most: int) -> int:
+    """The smaller of two limits, where -1 is none."""
+    if most < 0:
+        return value
+    return most if value < 0 else min(value, most)
 
 
 def capabilities(spec: ContainerSpec) -> tuple[str, ...]:
@@ -170,8 +208,14 @@ def _mapping(base: int) -> dict[str, int]:
 
 
 def _sysctls(spec: ContainerSpec) -> dict[str, str]:
+    """The network's own are set by the network service: its namespace belongs to the host."""
     privileges.check_sysctls(spec.sysctls)
-    return dict(spec.sysctls)
+    return {name: value for name, value in spec.sysctls.items() if not is_of_network(name)}
+
+
+def is_of_network(sysctl: str) -> bool:
+    """Whether a setting belongs to the network namespace."""
+    return sysctl.startswith("net.")
 
 
 def _mount(target: str, kind: str, options: str, source: str = "") -> dict[str, Any]:

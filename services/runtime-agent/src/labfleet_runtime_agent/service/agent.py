@@ -31,6 +31,8 @@ from labfleet_proto.runtime import (
     Top,
     TopTable,
     VolumeRef,
+    VolumeRefs,
+    VolumeSizes,
 )
 from labfleet_runtime_agent.adapters import archive, host_facts
 from labfleet_runtime_agent.adapters.ledger import LedgerEntry
@@ -224,6 +226,15 @@ class Agent:
         worker = await self.find(job.tenant, args.container)
         async with worker.files() as view:
             return await archive.stat_path(view, args.path)
+
+    async def measure_volumes(self, _job: Job, args: VolumeRefs) -> VolumeSizes:
+        """How much the files of some volumes take."""
+        volumes = self.tools.files.volumes
+
+        def measure() -> dict[str, int]:
+            return {name: volumes.size(args.tenant, name) for name in args.names}
+
+        return VolumeSizes(sizes_bytes=await asyncio.to_thread(measure))
 
     async def remove_volume(self, _job: Job, args: VolumeRef) -> Nothing:
         """Delete a volume's files; absent is success."""

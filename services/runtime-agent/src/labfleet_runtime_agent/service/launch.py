@@ -24,6 +24,7 @@ from labfleet_proto.networks import (
     PublishedPort,
     ReleaseInterface,
 )
+from labfleet_proto.volume_options import volume_kind
 from labfleet_runtime_agent.adapters import archive, host_facts, image_users
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.ledger import RunningProcess
@@ -90,6 +91,8 @@ class Launch:
         began = time.perf_counter()
         await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
         self._note("enter", time.perf_counter() - began)
+        if record.spec.shares_network_of is not None:  # the endpoints are the other's
+            interface = interface.model_copy(update={"endpoints": ()})
         return Launched(running, interface, self._steps)
 
     def _note(self, step: str, took_s: float) -> None:
@@ -124,9 +127,10 @@ class Launch:
     async def _attach_volume(self, number: int, base: int, root: Path) -> VolumeSource:
         record, files = self._record, self._tools.files
         mount = record.spec.mounts[number]
-        data, is_empty = await asyncio.to_thread(files.volumes.make, record.tenant, mount.volume)
-        source = await files.snapshots.attach_volume(record.id, number, data, base)
-        if is_empty and mount.copy_up:
+        kind = volume_kind(mount.driver_opts)
+        data, is_empty = await files.volumes.make(record.tenant, mount.volume, kind)
+        source = await files.snapshots.attach_volume(record.id, number, data, base, mount.subpath)
+        if is_empty and mount.copy_up and not mount.subpath:
             await self._copy_up(root, mount.target, source, base)
         return VolumeSource(str(source), mount.target, mount.read_only)
 
@@ -208,7 +212,16 @@ class Launch:
         )
         return await self._tools.bus.call(
             kind,
-            AllocateInterface(container=record.id, attempt=attempt, networks=wishes, ports=ports),
+            AllocateInterface(
+                container=record.id,
+                attempt=attempt,
+                networks=wishes,
+                ports=ports,
+                shares=spec.shares_network_of,
+                sysctls={
+                    name: spec.sysctls[name] for name in spec.sysctls if oci.is_of_network(name)
+                },
+            ),
             tenant=record.tenant,
             subject=record.id,
             host=self._tools.host,
@@ -240,6 +253,7 @@ class Launch:
             files=files,
             volumes=tuple(volumes),
             hard_nofile=host_facts.hard_nofile(),
+            hard_limits=host_facts.hard_limits(),
             init_path=str(_INIT) if _INIT.exists() else "",
         )
         config = oci.build(record.spec, part, who)

@@ -191,8 +191,8 @@ class Placer:
             spec = args.spec.model_copy(update={"ports": bindings})
             # Until its record is in the mirror, also when the answer to its writing is lost.
             self._given[args.container] = (now_s, _ports_of(spec))
-            for mount in spec.mounts:
-                await self._home(args, mount, host.id)
+            mounts = [await self._home(args, mount, host.id) for mount in spec.mounts]
+            spec = spec.model_copy(update={"mounts": tuple(mounts)})
             placed = await self._store(args, spec, host, reason)
             await self._memory.containers.wait_for(placed.revision)
         return placed
@@ -220,23 +220,28 @@ class Placer:
             return there
         return ContainerPlaced(record=record, revision=revision)
 
-    async def _home(self, args: PlaceContainer, mount: VolumeMount, host: HostId) -> None:
+    async def _home(self, args: PlaceContainer, mount: VolumeMount, host: HostId) -> VolumeMount:
+        """Have the mount's volume, made here if it is new; the mount says what the volume is."""
         volume = mount.volume
         key = name_key(args.tenant, volume)
-        if self._memory.volumes.get(key) is not None:
-            return
+        known = self._memory.volumes.get(key)
+        if known is not None:
+            return mount.model_copy(update={"driver_opts": known.driver_opts})
         record = VolumeRecord(
             tenant=args.tenant,
             name=volume,
             home=host,
             created_at_ns=self._chassis.clock.now_ns(),
+            labels=mount.labels,
             is_anonymous=mount.is_anonymous,
+            driver_opts=mount.driver_opts,
         )
         try:
             revision = await self._memory.volumes.bucket.create(key, record)
         except ExistsError as exc:
             raise StaleError(f"volume {volume} was made elsewhere meanwhile: try again") from exc
         await self._memory.volumes.wait_for(revision)
+        return mount
 
     def _taken_ports(self) -> set[tuple[str, int]]:
         """Of every container that has a record, and of those whose record is on its way."""

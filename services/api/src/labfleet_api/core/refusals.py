@@ -1,0 +1,86 @@
+"""What no tenant may ask for, and what no host of a fleet has; each refusal names field and rule."""
+
+from labfleet_api.core.host_config import HostConfigBody
+from labfleet_proto import privileges
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotFoundError
+
+_BLKIO_DEVICES = (
+    "BlkioWeightDevice",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteIOps",
+)
+_MODES = (
+    ("PidMode", "PID", ()),
+    ("IpcMode", "IPC", ("private", "shareable")),
+    ("UTSMode", "UTS", ()),
+    ("UsernsMode", "user namespace", ()),
+    ("CgroupnsMode", "cgroup namespace", ("private",)),
+)
+_RUNTIMES = ("", "crun", "runc", "io.containerd.runc.v2")
+
+
+def refuse_forbidden(host: HostConfigBody) -> None:
+    """Raise ForbiddenError, or InvalidRequestError for what means nothing."""
+    rules = (
+        ("Privileged", host.Privileged, "privileged containers are not allowed"),
+        ("Devices", host.Devices, "raw devices are not allowed"),
+        ("DeviceCgroupRules", host.DeviceCgroupRules, "raw devices are not allowed"),
+        ("CgroupParent", host.CgroupParent, "the cgroup is chosen by the host"),
+        ("Cgroup", host.Cgroup, "namespaces are never shared"),
+        ("OomScoreAdj", -1000 <= host.OomScoreAdj < 0, "the score may not be lowered"),
+        ("CpuRealtimePeriod", host.CpuRealtimePeriod, "there is no real-time scheduling"),
+        ("CpuRealtimeRuntime", host.CpuRealtimeRuntime, "there is no real-time scheduling"),
+        *(
+            (name, getattr(host, name), "the disks of a host are not a tenant's to name")
+            for name in _BLKIO_DEVICES
+        ),
+    )
+    for field, is_set, rule in rules:
+        if is_set:
+            raise ForbiddenError(f"HostConfig.{field}: {rule}")
+    for field, word, allowed in _MODES:
+        _refuse_mode(field, word, str(getattr(host, field)), allowed)
+    for name in host.Annotations or {}:
+        if not name:
+            raise InvalidRequestError(
+                "invalid Annotations: the empty string is not permitted as an annotation key"
+            )
+        if name.startswith("run.oci."):
+            raise ForbiddenError(f"HostConfig.Annotations: {name}: the runtime takes no orders")
+    privileges.capabilities(host.CapAdd or (), host.CapDrop or ())
+    privileges.check_sysctls(host.Sysctls or ())
+
+
+def _refuse_mode(field: str, word: str, mode: str, allowed: tuple[str, ...]) -> None:
+    if mode in ("", *allowed):
+        return
+    if mode in ("host", "none", "private") or mode.startswith(("container:", "ns:")):
+        raise ForbiddenError(f"HostConfig.{field}: {mode}: namespaces are never shared")
+    raise InvalidRequestError(f"invalid {word} mode: {mode}")
+
+
+def refuse_absent(host: HostConfigBody) -> None:
+    """Raise InvalidRequestError or NotFoundError for what no host of a fleet has."""
+    if host.DeviceRequests:
+        wanted = [
+            each.get("Capabilities") for each in host.DeviceRequests if isinstance(each, dict)
+        ]
+        raise InvalidRequestError(
+            f'could not select device driver "" with capabilities: {wanted}: '
+            "no host of this fleet has such a device"
+        )
+    if host.StorageOpt:
+        raise InvalidRequestError(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
+        )
+    if host.Runtime not in _RUNTIMES:
+        raise InvalidRequestError(f"unknown or invalid runtime name: {host.Runtime}")
+    if host.Isolation not in ("", "default"):
+        raise InvalidRequestError(f"invalid isolation: {host.Isolation}: linux has only default")
+    if host.VolumeDriver not in ("", "local"):
+        raise NotFoundError(
+            f'error looking up volume plugin {host.VolumeDriver}: plugin "{host.VolumeDriver}" '
+            "not found"
+        )
