@@ -19,6 +19,12 @@ from labfleet_cli.oci_image import ImagePlan, push
 from labfleet_proto.tenants import Scope
 
 NOSUCH_ID, NOSUCH = "d" * 64, "nosuch-thing"
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
 QUERY = {
     "archive": {"path": "/"},
     "connect": {},
@@ -138,7 +144,7 @@ def _ask(client: httpx.Client, method: str, path: str, name: str = "") -> httpx.
         filled,
         params=QUERY.get(verb, {}),
         content=json.dumps(body).encode() if method in ("POST", "PUT") else None,
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **(WEBSOCKET if verb == "ws" else {})},
     )
 
 
