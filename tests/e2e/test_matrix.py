@@ -90,7 +90,7 @@ def things(
     ann.docker("volume", "create", "annsvol")
     container = ann.docker(
         "run", "-d", "--name", "annsweb", "--network", "annsnet", "-v", "annsvol:/data",
-        "-p", "80", "--label", "course=annslabel", "busybox", "sleep", "600",
+        "--label", "course=annslabel", "busybox", "sleep", "600",
     ).out  # fmt: skip
     with _client(ann) as client:
         created = client.post(f"/containers/{container}/exec", json={"Cmd": ["true"]}).json()["Id"]
@@ -255,6 +255,11 @@ def test_nothing_is_made_of_another_tenants_things(
         for name in things.images:
             pulled = bob.post("/images/create", params={"fromImage": name})
             assert pulled.status_code == 404 or "error" in pulled.text, pulled.text
+        joint = bob.post("/networks/create", json={"Name": "bobsnet"}).json()["Id"]
+        for name in things.containers:
+            joined = bob.post(f"/networks/{joint}/connect", json={"Container": name})
+            assert joined.status_code in (404, 501), joined.text
+        bob.delete(f"/networks/{joint}")
         for name in things.containers:
             assert bob.post("/commit", params={"container": name}).status_code in (404, 501)
 

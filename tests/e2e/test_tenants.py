@@ -52,6 +52,8 @@ def test_two_tenants_have_the_same_names_and_see_only_their_own(ann: Tenant, bob
             assert "No such" in said
             assert "ann" not in said
         assert "web" not in ann.fleet.docker("ps", "-a", "--format", "{{.Names}}").out
+        shown = ann.fleet.labfleet("status").out
+        assert all(f"  {each.name} " in shown for each in (ann, bob))  # the operators see all there
     finally:
         _clear(ann, bob)
         for each in (ann, bob):

@@ -21,6 +21,7 @@ from labfleet_cli.docker_api import DockerApi
 from labfleet_cli.fleet_plan import DEFAULT_FLEET, FleetPlan
 from labfleet_cli.fsck import examine
 from labfleet_cli.machine import MachineError
+from labfleet_cli.memory import everyone
 from labfleet_cli.options import FleetName, require_plan
 from labfleet_cli.tenant_commands import tenant_app, token_app
 from labfleet_proto.health import Pong
@@ -119,9 +120,10 @@ def down(
         plan = fleet.choose(name, {})
     if everything and fleet.supervisor_pid(plan) is not None:
         try:
-            with DockerApi(plan.socket) as api:
-                _say(f"removed {api.remove_everything()} containers")
-        except httpx.HTTPError as exc:
+            for tenant in everyone(plan):
+                with DockerApi(plan.socket, tenant) as api:
+                    _say(f"removed {api.remove_everything()} containers of {tenant}")
+        except (httpx.HTTPError, MachineError) as exc:
             _say(f"the api did not help ({exc}); going on without it")
     _say("services stopped" if fleet.stop(plan) else "no service was running")
     if everything:
@@ -158,8 +160,7 @@ def status(name: FleetName = DEFAULT_FLEET) -> None:
         )
     console.print(services)
     if ("api", None) in pongs:
-        with DockerApi(plan.socket) as api:
-            _show_contents(api)
+        _show_contents(plan)
     absent = fleet.missing(plan, tuple(pongs.values()))
     if absent:
         console.print(f"\n[red]not ready: {', '.join(absent)}[/red]")
@@ -174,20 +175,26 @@ def _restarts(plan: FleetPlan) -> dict[str, int]:
     return {row["name"]: row["restarts"] for row in rows}
 
 
-def _show_contents(api: DockerApi) -> None:
-    info = api.get("/info")
+def _show_contents(plan: FleetPlan) -> None:
+    with DockerApi(plan.socket) as api:
+        info = api.get("/info")
     console.print("\nhosts")
     for key, value in info["DriverStatus"][1:]:
         console.print(f" {key.strip():10} {value}")
     console.print("\ncontainers")
-    rows = api.get("/containers/json", all="1")
-    for row in rows:
-        host = row["Labels"].get("labfleet.host", "")
-        console.print(
-            f" {row['Id'][:12]}  {row['Names'][0][1:]:24} {host:8} {row['Image']:20} {row['Status']}",
-            soft_wrap=True,
-        )
-    if not rows:
+    count = 0
+    for tenant in everyone(plan):
+        with DockerApi(plan.socket, tenant) as api:
+            rows = api.get("/containers/json", all="1")
+        count += len(rows)
+        for row in rows:
+            host = row["Labels"].get("labfleet.host", "")
+            console.print(
+                f" {row['Id'][:12]}  {tenant:12} {row['Names'][0][1:]:24} {host:8} {row['Image']:20} "
+                f"{row['Status']}",
+                soft_wrap=True,
+            )
+    if not count:
         console.print(" none")
 
 

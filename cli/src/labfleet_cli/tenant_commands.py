@@ -1,34 +1,25 @@
 """`labfleet tenant` and `labfleet token`."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import structlog
 import typer
 
-from labfleet_chassis import bus as bus_module
-from labfleet_chassis import logs
-from labfleet_chassis.clock import SystemClock
-from labfleet_cli import fleet
 from labfleet_cli.authority import Authority
 from labfleet_cli.docker_api import DockerApi
-from labfleet_cli.fleet_plan import DEFAULT_FLEET, FleetPlan
+from labfleet_cli.fleet_plan import DEFAULT_FLEET
 from labfleet_cli.machine import MachineError
+from labfleet_cli.memory import with_tenancy
 from labfleet_cli.options import FleetName, require_plan
 from labfleet_cli.tenancy import Tenancy, duration
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.ids import TenantId
 from labfleet_proto.tenants import CertificateRecord, TokenRecord
 
-R = TypeVar("R")
-
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants: owners of containers.")
 token_app = typer.Typer(no_args_is_help=True, help="Tokens: what a tenant's clients send.")
 
-_LIMIT_S = 30.0
 _CERTIFICATE_LIFE = "397d"
 
 Scopes = Annotated[
@@ -37,37 +28,6 @@ Scopes = Annotated[
         help="Comma separated: read, run, exec, images; of the operators also admin. All if empty."
     ),
 ]
-
-
-def _with_bus(plan: FleetPlan, work: Callable[[Tenancy], Awaitable[R]]) -> R:
-    """Do something in the fleet's memory. Raises MachineError with the reason."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-
-    async def connected() -> R | LabfleetError:
-        async with (
-            asyncio.timeout(_LIMIT_S),
-            bus_module.connect(
-                plan.nats_url,
-                plan.choices.nats_token,
-                name="labfleet-tenants",
-                clock=SystemClock(),
-                log=logs.get("cli"),
-            ) as bus,
-        ):
-            try:
-                return await work(Tenancy(bus))
-            except LabfleetError as exc:
-                return exc  # raised here it would come out wrapped in groups
-
-    if fleet.supervisor_pid(plan) is None:
-        raise MachineError(f"the fleet {plan.name} is not up: `labfleet up`")
-    try:
-        outcome = asyncio.run(connected())
-    except TimeoutError as exc:
-        raise MachineError(f"the fleet's memory did not answer in {_LIMIT_S:g} s") from exc
-    if isinstance(outcome, LabfleetError):
-        raise MachineError(outcome.message) from outcome
-    return outcome
 
 
 def _split(scopes: str) -> tuple[str, ...]:
@@ -86,7 +46,7 @@ def tenant_create(
     name: FleetName = DEFAULT_FLEET,
 ) -> None:
     """Make a tenant; it has nothing yet, and nobody can act for it without a token."""
-    made = _with_bus(require_plan(name), lambda tenancy: tenancy.create(tenant))
+    made = with_tenancy(require_plan(name), lambda tenancy: tenancy.create(tenant))
     print(made.id)
 
 
@@ -106,7 +66,7 @@ def tenant_ls(name: FleetName = DEFAULT_FLEET) -> None:
 
     _show(
         ("TENANT", "STATE", "CONTAINERS", "VOLUMES", "TOKENS", "CREATED"),
-        _with_bus(require_plan(name), rows),
+        with_tenancy(require_plan(name), rows),
     )
 
 
@@ -123,17 +83,17 @@ def tenant_rm(
     Safe to repeat after a failure. Its networks and images go by themselves within a minute.
     """
     plan = require_plan(name)
-    owned = _with_bus(plan, lambda tenancy: tenancy.owned(TenantId(tenant)))
+    owned = with_tenancy(plan, lambda tenancy: tenancy.owned(TenantId(tenant)))
     if any(owned.values()) and not force:
         raise MachineError(
             f"tenant {tenant} has {owned['containers']} containers and {owned['volumes']} volumes: "
             "remove them first, or use --force"
         )
-    closed = _with_bus(plan, lambda tenancy: tenancy.close(tenant))
+    closed = with_tenancy(plan, lambda tenancy: tenancy.close(tenant))
     if any(owned.values()):
         with DockerApi(plan.socket, closed) as api:
             api.remove_everything()
-    _with_bus(plan, lambda tenancy: tenancy.forget(closed))
+    with_tenancy(plan, lambda tenancy: tenancy.forget(closed))
     print(closed)
 
 
@@ -149,7 +109,7 @@ def tenant_cert(
     plan = require_plan(name)
     authority = Authority(plan.tls_dir)
     life = _parsed(expires)
-    record = _with_bus(
+    record = with_tenancy(
         plan, lambda tenancy: tenancy.certify(authority, tenant, _split(scopes), life, out)
     )
     print(record.fingerprint)
@@ -160,7 +120,7 @@ def tenant_certs(
     tenant: Annotated[str | None, typer.Argument()] = None, name: FleetName = DEFAULT_FLEET
 ) -> None:
     """List client certificates."""
-    found = _with_bus(require_plan(name), lambda tenancy: tenancy.certificates(tenant))
+    found = with_tenancy(require_plan(name), lambda tenancy: tenancy.certificates(tenant))
     _show(
         ("FINGERPRINT", "TENANT", "SCOPES", "CREATED", "EXPIRES"),
         [(each.fingerprint[:16], *_columns(each)) for each in found],
@@ -173,7 +133,7 @@ def tenant_uncert(
     name: FleetName = DEFAULT_FLEET,
 ) -> None:
     """Revoke a client certificate."""
-    _with_bus(require_plan(name), lambda tenancy: tenancy.distrust(fingerprint))
+    with_tenancy(require_plan(name), lambda tenancy: tenancy.distrust(fingerprint))
 
 
 @token_app.command("create")
@@ -186,7 +146,7 @@ def token_create(
 ) -> None:
     """Make a token and print it; it is not shown again."""
     life = _parsed(expires) if expires else None
-    _, text = _with_bus(
+    _, text = with_tenancy(
         require_plan(name),
         lambda tenancy: tenancy.create_token(tenant, _split(scopes), life, note),
     )
@@ -199,7 +159,7 @@ def token_ls(
     name: FleetName = DEFAULT_FLEET,
 ) -> None:
     """List tokens, without their secrets."""
-    found = _with_bus(require_plan(name), lambda tenancy: tenancy.tokens(tenant))
+    found = with_tenancy(require_plan(name), lambda tenancy: tenancy.tokens(tenant))
     _show(
         ("ID", "TENANT", "SCOPES", "CREATED", "EXPIRES", "NOTE"),
         [(each.id, *_columns(each), each.note) for each in found],
@@ -212,7 +172,7 @@ def token_revoke(
     name: FleetName = DEFAULT_FLEET,
 ) -> None:
     """Revoke a token: the next request with it is refused."""
-    _with_bus(require_plan(name), lambda tenancy: tenancy.revoke(token))
+    with_tenancy(require_plan(name), lambda tenancy: tenancy.revoke(token))
 
 
 def _parsed(text: str) -> timedelta:
