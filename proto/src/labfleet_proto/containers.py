@@ -61,6 +61,7 @@ class Limits(Message):
     cpu_shares: int | None = None
     cpuset_cpus: str | None = None
     log_bytes: int = 64 << 20
+    """By how much a file of its log may outgrow its size while no agent runs."""
     shm_bytes: int = 64 << 20
     nofile: int = 20_000
     memory_reservation_bytes: int = 0
@@ -82,6 +83,19 @@ class Ulimit(Message):
     name: str
     soft: int
     hard: int
+
+
+class LogSettings(Message):
+    """Where what a container prints is kept, and how much of it."""
+
+    driver: str = "json-file"
+    """Docker's word: `json-file`, `local` or `none`."""
+    options: dict[str, str] = {}
+    """As the client wrote them."""
+    file_bytes: int = 32 << 20
+    """A file that has grown so large is followed by the next."""
+    files: int = 2
+    """How many are kept, the newest included."""
 
 
 class PortBinding(Message):
@@ -185,6 +199,7 @@ class ContainerSpec(Message):
     """What the client said in `HostConfig`; inspect echoes it."""
     asked_config: dict[str, JsonValue] = {}
     """Fields of the request that only inspect shows."""
+    log: LogSettings = LogSettings()
 
     @property
     def argv(self) -> tuple[str, ...]:

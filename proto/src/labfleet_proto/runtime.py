@@ -237,8 +237,43 @@ class AttachExec(Message):
     width: int = 0
 
 
+class HeldLine(Message):
+    """The beginning of a line whose end is not written yet."""
+
+    is_stderr: bool
+    stamp: str
+    text: str
+    """Its bytes, each as the character of that number."""
+    is_shown: bool
+    """Whether its very beginning, with time and details, was sent already."""
+
+
+class LogPosition(Message):
+    """Between two lines of a container's log, also when its files have moved on."""
+
+    since: int = 0
+    """The file is newer than the rotated one of this number."""
+    inode: int = 0
+    first: str = ""
+    """Time of the file's first line: an inode may be used again."""
+    offset: int = 0
+    held: tuple[HeldLine, ...] = ()
+
+
+class LogBlock(Message):
+    """Head of a piece of a log's stream, a line of JSON; `size_bytes` of whole entries follow it.
+
+    Whoever has a block whole can go on from its `position`: nothing is lost, and nothing comes again.
+    """
+
+    size_bytes: int
+    position: LogPosition
+    is_end: bool = False
+    """There is nothing more to come; a stream that ends without this was cut."""
+
+
 class ReadLogs(Message):
-    """Read logs; framing as for `AttachContainer`."""
+    """Read logs as blocks of docker's frames, or of raw text with a TTY."""
 
     op: Literal["logs"] = "logs"
     container: ContainerId
@@ -251,6 +286,10 @@ class ReadLogs(Message):
     tail: int | None = None
     """Number of last lines; None for all."""
     with_timestamps: bool = False
+    details: str | None = None
+    """What stands before each line, docker's `details`; None for nothing."""
+    position: LogPosition | None = None
+    """Go on from here; `tail` counts no more."""
 
 
 class ReadArchive(Message):

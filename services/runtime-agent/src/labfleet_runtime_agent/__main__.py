@@ -21,6 +21,7 @@ from labfleet_runtime_agent.adapters.snapshots import Snapshots
 from labfleet_runtime_agent.adapters.volume_store import VolumeStore
 from labfleet_runtime_agent.core.uid_slots import UidSlots
 from labfleet_runtime_agent.metrics import CAPACITY
+from labfleet_runtime_agent.service import rotation
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.agent import Agent
 from labfleet_runtime_agent.service.presence import Epoch, publish_host, renew_lease
@@ -119,6 +120,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.loop("orphans", orphans.Orphans().keep)
     agent = Agent(tools, admission, await chassis.mirror(CONTAINERS))
     agent.recover()
+    chassis.loop("rotation", lambda: rotation.keep(agent))
     streams = Streams(agent)
     port = DataPort(
         streams.serve,

@@ -83,6 +83,7 @@ def _in_force(spec: ContainerSpec) -> Json:
     """What the host holds the container to, whatever was asked."""
     limits, asked = spec.limits, spec.asked_host_config
     found: Json = {
+        "LogConfig": {"Type": spec.log.driver, "Config": spec.log.options},
         "NetworkMode": spec.network_mode,
         "AutoRemove": spec.auto_remove,
         "Init": spec.with_init,

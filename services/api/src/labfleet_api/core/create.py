@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from labfleet_api.core import (
     limits,
+    log_config,
     mounts,
     names_inside,
     ports,
@@ -84,6 +85,7 @@ def specification(
         read_only_paths=security.read_only_paths(host),
         asked_host_config=_said(host),
         asked_config=_said(body, only=_SHOWN),
+        log=log_config.settings(host.LogConfig),
     )
 
 
@@ -101,10 +103,6 @@ def refuse(body: CreateBody, host: HostConfigBody) -> None:
     missing = (
         ("HostConfig.RestartPolicy " + policy, policy not in ("", "no")),
         ("Healthcheck", bool(test) and test != ["NONE"]),
-        (
-            "HostConfig.LogConfig.Type " + (host.LogConfig.Type if host.LogConfig else ""),
-            host.LogConfig is not None and host.LogConfig.Type not in ("", "json-file", "local"),
-        ),
     )
     for name, is_asked in missing:
         if is_asked:

@@ -1,18 +1,22 @@
 """Routes of a container's standard streams: attach and logs."""
 
+import re
+
 from fastapi import APIRouter, Request, Response
 
 from labfleet_api.adapters.hijack import splice, take_over_with
 from labfleet_api.adapters.websocket import WebSocket
-from labfleet_api.core import detach_keys, websocket
+from labfleet_api.core import detach_keys, log_config, websocket
 from labfleet_api.core.activity import require_attachable
 from labfleet_api.core.times import parse_time
+from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Taken, flag
-from labfleet_api.service.relays import hijacked, stream_type, streamed
+from labfleet_api.service.log_streams import followed
+from labfleet_api.service.relays import hijacked, stream_type
 from labfleet_chassis.input_frames import InputWriter
 from labfleet_proto.containers import ContainerRecord
-from labfleet_proto.errors import InvalidRequestError
+from labfleet_proto.errors import ConflictError, InvalidRequestError, NotImplementedYetError
 from labfleet_proto.runtime import AttachContainer, ReadLogs
 
 
@@ -56,6 +60,12 @@ def router(fleet: Fleet) -> APIRouter:
         asked = request.query_params
         if not (flag(request, "stdout") or flag(request, "stderr")):
             raise InvalidRequestError("Bad parameters: you must choose at least one stream")
+        if record.spec.log.driver == "none":
+            raise NotImplementedYetError("configured logging driver does not support reading")
+        if state_of(record, fleet.seen(record)) == "removing":
+            raise ConflictError(
+                "can not get logs from container which is dead or marked for removal"
+            )
         wish = ReadLogs(
             container=record.id,
             with_stdout=flag(request, "stdout"),
@@ -65,16 +75,15 @@ def router(fleet: Fleet) -> APIRouter:
             until_ns=parse_time(asked.get("until", ""), "until"),
             tail=_tail(asked.get("tail", "all")),
             with_timestamps=flag(request, "timestamps"),
+            details=log_config.details(record) if flag(request, "details") else None,
         )
         kind = stream_type(request, is_tty=record.spec.is_tty)
-        return await streamed(fleet, record, wish, {"Content-Type": kind})
+        return await followed(fleet, record, wish, kind)
 
     return routes
 
 
 def _tail(text: str) -> int | None:
-    if text in ("", "all") or text.startswith("-"):
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidRequestError(f"tail: {text!r} is neither a number nor all")
-    return int(text)
+    """Number of last lines; None, which is all, also for what is no number, as docker has it."""
+    is_number = re.fullmatch(r"[+]?[0-9]{1,18}", text) is not None
+    return int(text) if is_number else None

@@ -149,12 +149,12 @@ class Runtime:
             "--exit-dir",
             str(bundle),
         ]
-        argv += [
-            "-l",
-            f"k8s-file:{log}",
-            "--log-size-max",
-            str(spec.limits.log_bytes),
-        ]
+        if spec.log.driver == "none":
+            argv += ["-l", "none"]
+        else:
+            # The agent begins new files; the monitor throws its file away where no agent runs for long.
+            most = spec.log.file_bytes + spec.limits.log_bytes
+            argv += ["-l", f"k8s-file:{log}", "--log-size-max", str(most)]
         argv += ["--full-attach", "--log-level", "error"]
         if spec.is_tty:
             argv.append("-t")

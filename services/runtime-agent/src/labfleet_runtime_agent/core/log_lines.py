@@ -37,7 +37,7 @@ def parse(line: bytes) -> LogLine | None:
         return None
     return LogLine(
         time_ns=time_ns,
-        stamp=_in_utc(time_ns),
+        stamp=in_utc(time_ns),
         is_stderr=parts[1] == b"stderr",
         is_partial=parts[2] == b"P",
         text=parts[3],
@@ -62,7 +62,8 @@ def parse_time(stamp: str) -> int | None:
     return int(moment.timestamp()) * 1_000_000_000 + fraction_ns
 
 
-def _in_utc(time_ns: int) -> str:
+def in_utc(time_ns: int) -> str:
+    """RFC 3339 with nanoseconds, as docker prints it."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
     moment = datetime.fromtimestamp(seconds, UTC).utctimetuple()
     return (

@@ -7,7 +7,7 @@ import signal
 from labfleet_proto.containers import State
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.signals import number_of
-from labfleet_runtime_agent.adapters import conmon
+from labfleet_runtime_agent.adapters import conmon, log_files
 from labfleet_runtime_agent.adapters.processes import ProcessHandle, is_alive
 from labfleet_runtime_agent.service import place_events
 from labfleet_runtime_agent.service.launch import Launch
@@ -136,7 +136,7 @@ async def remove(live: Live, *, with_volumes: bool) -> None:
     async with live.files:
         await Launch(tools, record).undo(attempt)
         await tools.files.snapshots.discard(record.id)
-        await asyncio.to_thread(live.log_file.unlink, missing_ok=True)
+        await asyncio.to_thread(log_files.remove_all, live.log_file)
     if with_volumes:
         for mount in record.spec.mounts:
             if mount.is_anonymous:

@@ -1,7 +1,5 @@
 """The data port's streams: attach, exec, logs, archives."""
 
-import contextlib
-
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_proto.image_streams import AddImage, LoadImages, SaveImages
@@ -20,11 +18,10 @@ from labfleet_proto.runtime import (
 from labfleet_runtime_agent.adapters import (
     archive,
     layer_reading,
-    log_files,
 )
 from labfleet_runtime_agent.adapters.attach import Attachment
-from labfleet_runtime_agent.core.frames import STDERR, STDOUT, frame
 from labfleet_runtime_agent.metrics import STREAMS
+from labfleet_runtime_agent.service import logs
 from labfleet_runtime_agent.service.agent import Agent
 from labfleet_runtime_agent.service.execs import Execs
 from labfleet_runtime_agent.service.worker import Worker
@@ -60,7 +57,7 @@ class Streams:
                     await self.execs.attach(worker, request, stream, accept)
                 case ReadLogs():
                     await accept({})
-                    await self._logs(worker, request, stream)
+                    await logs.send(worker, request, stream, self._agent.tools.clock.now_ns)
                 case ReadArchive():
                     await self._read_archive(worker, request, stream, accept)
                 case WriteArchive():
@@ -95,7 +92,7 @@ class Streams:
                     with_stdout=request.with_stdout,
                     with_stderr=request.with_stderr,
                 )
-                await self._logs(worker, wanted, stream, is_framed=request.is_framed)
+                await logs.replay(worker, wanted, stream, is_framed=request.is_framed)
             await tools.emit(record, "attach")
             if request.is_live:
                 await attachment.carry()
@@ -105,19 +102,6 @@ class Streams:
         stream.write_eof()
         if attachment.has_detached:
             await tools.emit(record, "detach")
-
-    async def _logs(
-        self, worker: Worker, request: ReadLogs, stream: ByteStream, *, is_framed: bool = True
-    ) -> None:
-        is_raw = worker.record.spec.is_tty or not is_framed
-        lines = log_files.read(worker.log_file, request, lambda: not worker.is_running)
-        async with contextlib.aclosing(lines):
-            async for line in lines:
-                payload = line.payload(with_timestamp=request.with_timestamps)
-                if is_raw:
-                    await stream.write(payload)
-                else:
-                    await stream.write(frame(STDERR if line.is_stderr else STDOUT, payload))
 
     async def _read_archive(
         self, worker: Worker, request: ReadArchive, stream: ByteStream, accept: Accept
