@@ -63,3 +63,12 @@ def test_lists_and_errors(client: docker.DockerClient) -> None:
         client.containers.create("nosuch")
     assert client.ping()
     assert client.version()["ApiVersion"] == "1.50"
+
+
+def test_what_has_ended_is_read_whole(client: docker.DockerClient) -> None:
+    """docker-py reads a stream past the buffer of its head: nothing may come together with the head."""
+    box = client.containers.create("busybox", "echo hello")
+    box.start()
+    box.wait()
+    for _ in range(15):
+        assert box.attach(stream=False, logs=True) == b"hello\n"

@@ -6,6 +6,10 @@ one) is counted by Content-Length here. Rides on uvicorn's internals: pinned, wi
 """
 
 import asyncio
+import contextlib
+import fcntl
+import socket
+import termios
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -21,6 +25,8 @@ EXTENSION = "docker.hijack"
 _MOST_BODY = 1 << 20
 _READ_BUFFER = 256 << 10
 _LINGER_S = 5.0
+_HEAD_LIMIT_S = 0.1
+_HEAD_PAUSE_S = 0.0005
 
 Hijack = Callable[[bytes], Awaitable["Hijacked"]]
 
@@ -253,7 +259,26 @@ class HijackProtocol(HttpToolsProtocol):
         self.cycle.response_started = True
         self.cycle.response_complete = True
         self.transport.write(head)
+        await _until_read(self.transport)
         return taken
+
+
+async def _until_read(transport: asyncio.Transport) -> None:
+    """Wait shortly until a client on a unix socket has read the head.
+
+    docker-py reads the head through a buffer and the stream past it: bytes that come with the head are lost to it.
+    """
+    link = transport.get_extra_info("socket")
+    if link is None or link.family != socket.AF_UNIX:
+        return
+    with contextlib.suppress(TimeoutError, OSError):  # a client that does not read, or is gone
+        async with asyncio.timeout(_HEAD_LIMIT_S):
+            while _unread(link.fileno()):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(_HEAD_PAUSE_S)
+
+
+def _unread(descriptor: int) -> int:
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), "little")
 
 
 async def take_over(request: Request, media_type: str) -> Hijacked:
