@@ -74,20 +74,28 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (name, bare)
 
 
-def inspect(image: ImageDetail) -> dict[str, Any]:
-    """The answer of `docker image inspect`."""
+_WITHOUT_CONTAINER = (1, 45)
+
+
+def inspect(image: ImageDetail, version: tuple[int, int] = (1, 50)) -> dict[str, Any]:
+    """The answer of `docker image inspect`; the API's versions below 1.45 tell of the container too."""
     config = image.config
     inner = config.get("config")
     rootfs = config.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else []
+    made_by = config.get("container_config")
+    of_container: dict[str, Any] = {
+        "Container": config.get("container") or "",
+        "ContainerConfig": made_by if isinstance(made_by, dict) else {},
+    }
     return {
+        **(of_container if version < _WITHOUT_CONTAINER else {}),
         "Id": image.pin.image_id,
         "RepoTags": list(image.tags),
         "RepoDigests": list(image.digests),
-        "Parent": "",
+        "Parent": config.get("parent") or "",
         "Comment": config.get("comment") or _last_step(config, "comment"),
         "Created": config.get("created") or ZERO,
-        "Container": config.get("container") or "",
         "DockerVersion": config.get("docker_version") or "",
         "Author": config.get("author") or _last_step(config, "author"),
         "Config": inner if isinstance(inner, dict) else {},

@@ -8,7 +8,7 @@ from labfleet_api.core import filters, image_views
 from labfleet_api.core.image_views import LIST_FILTERS
 from labfleet_api.core.prunes import is_pruned, parse_prune_filters
 from labfleet_api.service.fleet import Fleet
-from labfleet_api.service.http import answer, flag
+from labfleet_api.service.http import answer, flag, version_of
 from labfleet_api.service.shelf import Shelf
 from labfleet_proto.errors import InvalidRequestError, LabfleetError, NotFoundError
 from labfleet_proto.images import TAG_IMAGE, ImageSummary, TagImage
@@ -51,8 +51,8 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         return answer(found[: int(limit or 25)])
 
     @routes.get("/images/{name:path}/json")
-    async def inspect(name: str) -> Response:
-        return answer(image_views.inspect(await shelf.resolve(name)))
+    async def inspect(name: str, request: Request) -> Response:
+        return answer(image_views.inspect(await shelf.resolve(name), version_of(request)))
 
     @routes.get("/images/{name:path}/history")
     async def history(name: str) -> Response:

@@ -38,6 +38,7 @@ def config_of(
         "comment": wish.comment,
         "container": wish.container,
         "container_config": wish.container_config,
+        "parent": wish.parent.image_id if wish.parent else "",  # what clients of docker show
     }
     document |= {key: value for key, value in said.items() if value}
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
