@@ -81,6 +81,7 @@ def run(words: list[str]) -> None:
 def main() -> None:
     """Fetch all that tests of clients need, before they run under their time limits."""
     python_environment(CLIENTS / "python.lock")
+    python_environment(CLIENTS.parent / "fuzz" / "schemathesis.lock")
     node_modules(CLIENTS / "node")
 
 

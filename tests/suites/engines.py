@@ -1,17 +1,15 @@
 """What a suite is run on: a fleet of one host or three, or a dockerd of our own to compare with."""
 
 import contextlib
-import json
 import os
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import peers
-from tests.farm.fleet import Fleet, running_fleet, sweep_leftovers
+from tests.farm.fleet import running_fleet, sweep_leftovers
 from tests.suites import images
 
 ENGINES = ("1", "3", "dockerd")
@@ -41,23 +39,7 @@ def engine(name: str) -> Iterator[Engine]:
         else:
             sweep_leftovers()
             with running_fleet(config, hosts=int(name), suffix=f"-suite{name}") as fleet:
-                _push(fleet, archives)
-                yield _ready(name, fleet.url, config, [])
-
-
-def _push(fleet: Fleet, archives: list[Path]) -> None:
-    for archive in archives:
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile("manifest.json")
-            assert member is not None
-            tags = json.load(member)[0]["RepoTags"]
-        for tag in tags:
-            source, target = (
-                f"docker-archive:{archive}:{tag}",
-                f"docker://{fleet.plan.registry}/{tag}",
-            )
-            words = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", source, target]
-            subprocess.run(words, check=True, timeout=120)
+                yield _ready(name, fleet.url, config, archives)
 
 
 def _ready(name: str, url: str, config: Path, archives: list[Path]) -> Engine:
