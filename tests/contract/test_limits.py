@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from labfleet_api.adapters import limits
 from labfleet_api.adapters.limits import BoundedProtocol
-from labfleet_api.core.problems import BodyTooLargeError
+from labfleet_api.core.problems import BodyTooLargeError, BodyTooSlowError, status_of
 from labfleet_api.service import bounds
 from labfleet_api.service.bounds import Bounded
 from labfleet_api.service.http import MOST_BODY, problem
@@ -29,8 +29,8 @@ async def client(tmp_path: Path) -> AsyncIterator["Connect"]:
     async def count(request: Request) -> Response:
         try:
             return PlainTextResponse(str(len(await request.body())))
-        except BodyTooLargeError as exc:
-            return problem(413, exc.message)
+        except (BodyTooLargeError, BodyTooSlowError) as exc:
+            return problem(status_of(exc), exc.message)
 
     app = Bounded(Starlette(routes=[Route("/{rest:path}", count, methods=["GET", "POST", "PUT"])]))
     path = tmp_path / "s"
@@ -100,6 +100,16 @@ async def test_uploads_may_be_large(client: Connect) -> None:
         writer.write(b"PUT /containers/a/archive HTTP/1.1\r\nHost: x\r\n"
                      b"Content-Length: %d\r\n\r\n" % size + bytes(size))  # fmt: skip
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(("path", "limit"), [(b"/x", "_SMALL"), (b"/build", "_IDLE")])
+async def test_a_body_that_does_not_come_is_not_awaited(
+    client: Connect, monkeypatch: pytest.MonkeyPatch, path: bytes, limit: str
+) -> None:
+    monkeypatch.setattr(bounds, f"{limit}_LIMIT_S", 0.2)
+    async with client() as (reader, writer):
+        writer.write(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc" % path)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 408")
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /x HTTP/1.1\r\nHost: x\r\nX-Slow: "])

@@ -40,7 +40,7 @@ class App:
         if name == "plain":
             await Response(name)(scope, receive, send)
             return
-        client = await take_over(request, multiplexed=False)
+        client = await take_over(request, "application/vnd.docker.raw-stream")
         if name == "echo":
             while data := await client.read(1 << 18):
                 await client.write(data)

@@ -1,10 +1,13 @@
 """Tenants with the unmodified docker command line over TLS: each sees only its own."""
 
+import gc
 import json
 import random
 import subprocess
 from pathlib import Path
 
+import docker
+import docker.tls
 import pytest
 from tests.farm.fleet import Fleet, until, until_clean
 from tests.farm.tenant import Tenant
@@ -71,6 +74,35 @@ def test_a_client_certificate_is_enough(ann: Tenant) -> None:
             "ps", code=1, env={**ann.env, "DOCKER_CONFIG": str(ann.config("", "none"))}
         ).err
     )
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker-py's own
+def test_docker_py_over_tls(ann: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that takes the connection over from a TLS library of its own."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # they would outdo `ca_cert`
+        monkeypatch.delenv(name, raising=False)
+    certificates = ann.directory / "cert"
+    config = docker.tls.TLSConfig(
+        client_cert=(str(certificates / "cert.pem"), str(certificates / "key.pem")),
+        ca_cert=str(certificates / "ca.pem"),
+        verify=True,
+    )
+    client = docker.DockerClient(base_url=ann.url, tls=config, timeout=60)
+    try:
+        assert client.containers.run("busybox", "echo hello", remove=True) == b"hello\n"
+        box = client.containers.run("busybox", "sleep 300", detach=True)
+        code, (out, err) = box.exec_run("sh -c 'echo o; echo e >&2; exit 2'", demux=True)
+        assert (code, out, err) == (2, b"o\n", b"e\n")
+        made = client.api.exec_create(box.id, "cat", stdin=True, tty=True)["Id"]
+        raw = client.api.exec_start(made, socket=True, tty=True)
+        raw.sendall(b"typed\n")
+        assert raw.recv(100).startswith(b"typed")
+        raw.close()
+        del raw
+        gc.collect()
+        box.remove(force=True)
+    finally:
+        client.close()
 
 
 def test_without_tls_the_api_is_on_loopback_only_and_asks_for_a_token_too(ann: Tenant) -> None:

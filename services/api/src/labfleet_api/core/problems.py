@@ -14,6 +14,7 @@ _STATUS = {
     "exists": 409,
     "not_modified": 304,
     "too_large": 413,
+    "too_slow": 408,
     "not_implemented": 501,
     "unavailable": 503,
     "handed_on": 503,
@@ -26,6 +27,12 @@ class BodyTooLargeError(InvalidRequestError):
     """The request's body is longer than the route takes. Docker's proxies say 413."""
 
     code = "too_large"
+
+
+class BodyTooSlowError(InvalidRequestError):
+    """The request's body does not come. HTTP's 408."""
+
+    code = "too_slow"
 
 
 def status_of(error: LabfleetError) -> int:
