@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from tests.farm.fleet import Fleet, until
 
 
@@ -259,25 +258,3 @@ def test_keys_detach_and_the_container_goes_on(fleet: Fleet) -> None:
         os.write(leader, b"\x01x")
         assert client.wait(20) in (0, 1)
     assert fleet.inspect("tty")["State"]["Running"]
-
-
-# -- what is not there yet
-
-
-@pytest.mark.parametrize(
-    ("words", "route"),
-    [
-        (("rename", "box", "d"), "POST /containers/{id}/rename"),
-        (("pause", "box"), "POST /containers/{id}/pause"),
-        (("unpause", "box"), "POST /containers/{id}/unpause"),
-        (("update", "--memory", "64m", "box"), "POST /containers/{id}/update"),
-        (("commit", "box"), "POST /commit"),
-        (("container", "prune", "-f"), "POST /containers/prune"),
-    ],
-)
-def test_a_command_that_is_missing_names_its_route(
-    fleet: Fleet, words: tuple[str, ...], route: str
-) -> None:
-    fleet.docker("create", "--name", "box", "busybox")
-    done = fleet.docker(*words, code=1)
-    assert route in done.err

@@ -17,9 +17,9 @@ from tests.unit.proto.records import limits
 
 from labfleet_cli import machine
 from labfleet_proto.errors import InternalError
-from labfleet_runtime_agent.adapters import cgroups as module
+from labfleet_runtime_agent.adapters import cgroup_files as module
 from labfleet_runtime_agent.adapters.cgroups import Cgroups, CgroupV1, detect
-from labfleet_runtime_agent.adapters.execs import _entering
+from labfleet_runtime_agent.adapters.execs import entering
 
 pytestmark = [
     pytest.mark.integration,
@@ -47,7 +47,7 @@ def spawn(groups: Cgroups) -> Iterator[Spawn]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*argv: str, group: str = ONE, **options: Any) -> "subprocess.Popen[bytes]":
-        child = subprocess.Popen(_entering(groups.enter_files(group), [*argv]), **options)
+        child = subprocess.Popen(entering(groups.enter_files(group), [*argv]), **options)
         started.append(child)
         return child
 

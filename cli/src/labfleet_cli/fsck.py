@@ -120,7 +120,7 @@ def _networks(snapshot: Snapshot) -> Iterable[str]:
 
 def _addresses(snapshot: Snapshot) -> Iterable[str]:
     running = {
-        (seen.id, seen.attempt)
+        (seen.id, seen.run)
         for seen in snapshot.observed.values()
         if seen.state in (State.CREATED, State.RUNNING, State.STOPPING, State.PREPARING)
     }

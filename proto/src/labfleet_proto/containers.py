@@ -5,15 +5,17 @@ from enum import IntEnum, StrEnum
 from pydantic import JsonValue
 
 from labfleet_proto.errors import IllegalTransitionError
+from labfleet_proto.healthchecks import Health, HealthCheck
 from labfleet_proto.ids import ContainerId, HostId, NetworkId, TenantId
 from labfleet_proto.images import ImagePin
 from labfleet_proto.message import Message
 from labfleet_proto.networks import Endpoint
 from labfleet_proto.resources import Resources
+from labfleet_proto.restarts import RestartPolicy
 
 
 class State(IntEnum):
-    """States of one attempt, in order: within an attempt they only grow."""
+    """States of one run of an attempt, in order: within a run they only grow."""
 
     ASSIGNED = 0
     PREPARING = 10
@@ -33,7 +35,18 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.EXITED: frozenset({State.REMOVED}),
     State.REMOVED: frozenset(),
 }
-"""Every allowed step within one attempt. A restart is a new attempt, never a step back."""
+"""Every allowed step within one run. A restart is a new run, never a step back."""
+
+
+def awaits_restart(record: "ContainerRecord", seen: "Observation | None") -> bool:
+    """Whether a container has ended and its host is about to run it again by its restart policy."""
+    return (
+        seen is not None
+        and seen.state is State.EXITED
+        and seen.restart_at_ns > 0
+        and record.goal is Goal.RUNNING
+        and seen.attempt == record.attempt
+    )
 
 
 def check_transition(container: ContainerId, old: State, new: State) -> None:
@@ -58,6 +71,9 @@ class Limits(Message):
     """With swap 0 beyond it. At least 6 MiB, docker's own minimum."""
     cpu_millis: int
     pids: int
+    cpu_period_us: int = 0
+    cpu_quota_us: int = 0
+    """As asked for by `--cpu-period` and `--cpu-quota`, to be shown; `cpu_millis` is what holds."""
     cpu_shares: int | None = None
     cpuset_cpus: str | None = None
     log_bytes: int = 64 << 20
@@ -178,6 +194,8 @@ class ContainerSpec(Message):
     shares_network_of: ContainerId | None = None
     """With mode `container:<id>`: it has no networks of its own."""
     auto_remove: bool = False
+    restart: RestartPolicy = RestartPolicy()
+    healthcheck: HealthCheck | None = None
     is_rootfs_read_only: bool = False
     with_init: bool = False
     no_new_privileges: bool = False
@@ -245,6 +263,8 @@ class ContainerRecord(Message):
     """Grows with every change of the record."""
     attempt: int = 0
     """Number of the last start that was asked for; 0 means never started."""
+    paused_run: int | None = None
+    """Number of the run that is to be paused (`Observation.run`); a later run is not."""
     stop_signal: str | None = None
     """Overrides the spec's for this stop."""
     stop_timeout_s: int | None = None
@@ -262,23 +282,48 @@ class Observation(Message):
     """Of the record that this observation answers."""
     attempt: int
     state: State
+    restarts: int = 0
+    """How often the host ran the container again by its restart policy, over all attempts."""
+    restart_count: int = 0
+    """The same within this attempt."""
+    change: int = 0
+    """Grows with every change within one state of a run."""
     pid: int = 0
     exit_code: int | None = None
+    previous_exit_code: int | None = None
+    """Of the run before, for those who waited for its end and heard only of this one."""
+    previous_run: int = 0
+    """Number of that run; 0: there was none."""
     started_at_ns: int = 0
     finished_at_ns: int = 0
     was_oom_killed: bool = False
     error: str = ""
     error_code: str = ""
     """Code of the error that `error` tells (`labfleet_proto.errors`)."""
+    is_paused: bool = False
+    is_killed: bool = False
+    """The owner has sent this run a signal that ends its restarts."""
+    restart_at_ns: int = 0
+    """When the policy begins the next run of this attempt; 0: it does not."""
+    restart_delay_ms: int = 0
+    """The last wait before a restart: the next one is longer."""
+    health: Health | None = None
     endpoints: tuple[Endpoint, ...] = ()
     steps_s: dict[str, float] = {}
     """Durations of the last start's steps in seconds."""
 
-    def order(self) -> tuple[int, State]:
+    @property
+    def run(self) -> int:
+        """Number of this run of the container, whoever began it: the owner or the restart policy.
+
+        Each run has a greater one than the run before. Without restarts by policy it is the attempt.
+        """
+        return self.attempt + self.restarts
+
+    def order(self) -> tuple[int, State, int]:
         """Of two observations of one container the greater is right."""
-        return (
-            (self.attempt, self.state) if self.state is not State.REMOVED else (1 << 62, self.state)
-        )
+        run = self.run if self.state is not State.REMOVED else 1 << 62
+        return (run, self.state, self.change)
 
 
 class NameRecord(Message):

@@ -65,6 +65,7 @@ class AddressRecord(Message):
     tenant: TenantId
     container: ContainerId
     attempt: int
+    """Number of the container's run (`Observation.run`)."""
     names: tuple[str, ...]
     """Names that resolve to the address: container name, short id, aliases, hostname."""
     interface: str = ""
@@ -117,6 +118,7 @@ class AllocateInterface(Message):
 
     container: ContainerId
     attempt: int
+    """Number of the container's run (`Observation.run`)."""
     networks: tuple[InterfaceWish, ...]
     """Empty: a namespace with only loopback (`--network none`)."""
     ports: tuple[PublishedPort, ...] = ()

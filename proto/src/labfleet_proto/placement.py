@@ -1,6 +1,13 @@
 """Placement: what the api asks of the scheduler, and the scheduler of the hosts."""
 
-from labfleet_proto.containers import ContainerRecord, ContainerSpec, Goal, Observation, State
+from labfleet_proto.containers import (
+    ContainerRecord,
+    ContainerSpec,
+    Goal,
+    Observation,
+    State,
+    awaits_restart,
+)
 from labfleet_proto.ids import ContainerId, TenantId
 from labfleet_proto.images import ImagePin
 from labfleet_proto.jobs import JobKind
@@ -49,15 +56,15 @@ def takes_room(record: ContainerRecord, seen: Observation | None) -> bool:
     """Whether a container counts against its host's capacity: the rule that scheduler and agent share.
 
     One that was created and never started counts, as its start must not be refused; one that
-    exited does not, so that a host does not fill up with finished work. Its next start is
-    admitted anew. What still runs counts, whichever attempt it is of.
+    exited does not, so that a host does not fill up with finished work, unless its restart policy
+    is about to run it again. Its next start is admitted anew. What still runs counts, whichever attempt it is of.
     """
     is_here = seen is not None and seen.state < State.EXITED
     if record.goal is Goal.REMOVED or is_here:
         return is_here
     if record.goal is Goal.CREATED:
         return True
-    is_awaited = seen is None or seen.attempt < record.attempt
+    is_awaited = seen is None or seen.attempt < record.attempt or awaits_restart(record, seen)
     return is_awaited and record.goal is Goal.RUNNING
 
 

@@ -29,6 +29,15 @@ class Resources(Message):
             containers=self.containers - other.containers,
         )
 
+    def positive(self) -> "Resources":
+        """Return it with 0 for what is below."""
+        return Resources(
+            memory_bytes=max(self.memory_bytes, 0),
+            cpu_millis=max(self.cpu_millis, 0),
+            pids=max(self.pids, 0),
+            containers=max(self.containers, 0),
+        )
+
 
 def lacking(request: Resources, free: Resources) -> tuple[str, ...]:
     """Return the names of the resources of which `free` has too little, in field order; empty if it fits."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from labfleet_proto.containers import ContainerRecord, Observation
+from labfleet_proto.containers import ContainerRecord, Limits, Observation
 from labfleet_proto.ids import ContainerId, ExecId, HostId, TenantId
 from labfleet_proto.image_streams import AddImage, LoadImages, SaveImages
 from labfleet_proto.jobs import JobKind
@@ -23,6 +23,13 @@ class Signal(Message):
     container: ContainerId
     signal: str
     """Such as `SIGHUP`, `HUP` or `1`."""
+
+
+class AdmitLimits(Message):
+    """Ask whether a container may have other limits; room for more is held for 30 s."""
+
+    container: ContainerId
+    limits: Limits
 
 
 class CreateExec(Message):
@@ -103,6 +110,17 @@ class InterfaceCounters(Message):
     tx_dropped: int = 0
 
 
+class DeviceIo(Message):
+    """What a container has read from and written to one device."""
+
+    major: int
+    minor: int
+    read_bytes: int = 0
+    written_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+
+
 class ContainerStats(Message):
     """One sample of a container's use."""
 
@@ -124,6 +142,16 @@ class ContainerStats(Message):
     read_bytes: int = 0
     written_bytes: int = 0
     interfaces: dict[str, InterfaceCounters] = {}
+    cgroup_version: int = 1
+    devices: tuple[DeviceIo, ...] = ()
+    per_cpu_ns: tuple[int, ...] = ()
+    """Of version 1 only."""
+    periods: int = 0
+    memory_most_bytes: int = 0
+    """Of version 1 only, as is the next."""
+    memory_failures: int = 0
+    memory_table: dict[str, int] = {}
+    """The kernel's `memory.stat`."""
 
 
 class StatPath(Message):
@@ -186,6 +214,11 @@ A start whose command cannot be run raises CommandNotRunnableError; the attempt 
 `EXITED` with code 127 or 126. A stop takes up to the record's grace; the caller adds that to the limit.
 """
 SIGNAL = JobKind("kill", "runtime-agent", Signal, Nothing)
+ADMIT_LIMITS = JobKind("admit_limits", "runtime-agent", AdmitLimits, Nothing)
+"""Raises NoRoomError naming what is lacking, InvalidRequestError for what the host does not have.
+
+Of a container that does not run nothing is held: its next start is admitted anew.
+"""
 CREATE_EXEC = JobKind("create_exec", "runtime-agent", CreateExec, Nothing)
 START_EXEC = JobKind("start_exec", "runtime-agent", ExecRef, Nothing)
 """Detached start; attached ones go over the data port (`AttachExec`)."""

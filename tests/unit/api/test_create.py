@@ -635,7 +635,6 @@ def test_what_is_forbidden_is_said_first(host: dict[str, Any], words: str) -> No
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ({"RestartPolicy": {"Name": "always"}}, "RestartPolicy always"),
         ({"LogConfig": {"Type": "syslog"}}, "LogConfig.Type syslog"),
         ({"Invented": 1}, "HostConfig.Invented"),
     ],
@@ -645,10 +644,13 @@ def test_what_is_not_there_yet_is_named(host: dict[str, Any], words: str) -> Non
         with_host(**host)
 
 
-def test_a_health_check_is_not_there_yet() -> None:
-    with pytest.raises(NotImplementedYetError, match="Healthcheck"):
-        specification(Healthcheck={"Test": ["CMD", "true"]})
-    specification(Healthcheck={"Test": ["NONE"]})
+def test_a_health_check_is_taken_as_it_is() -> None:
+    check = specification(Healthcheck={"Test": ["CMD", "true"], "Retries": 2}).healthcheck
+    assert check is not None
+    assert (check.argv, check.retries) == (("true",), 2)
+    none = specification(Healthcheck={"Test": ["NONE"]}).healthcheck
+    assert none is not None
+    assert none.argv == ()
 
 
 def test_what_dockers_client_sends_by_default_is_taken() -> None:

@@ -3,7 +3,7 @@
 from tests.unit.proto.records import container_record
 
 from labfleet_api.core.stats import stats_json
-from labfleet_proto.runtime import ContainerStats, InterfaceCounters
+from labfleet_proto.runtime import ContainerStats, DeviceIo, InterfaceCounters
 
 BEFORE = ContainerStats(
     read_at_ns=1_700_000_000_000_000_000,
@@ -25,8 +25,7 @@ NOW = ContainerStats(
     memory_limit_bytes=1000,
     pids=5,
     pids_limit=512,
-    read_bytes=11,
-    written_bytes=22,
+    devices=(DeviceIo(major=8, minor=16, read_bytes=11, written_bytes=22, reads=1, writes=2),),
     interfaces={"eth0": InterfaceCounters(rx_bytes=1, tx_bytes=2)},
 )
 
@@ -64,6 +63,7 @@ def test_everything_else_of_the_sample_is_shown() -> None:
     assert shown["cpu_stats"]["throttling_data"]["throttled_periods"] == 3
     assert [
         (each["op"], each["value"]) for each in shown["blkio_stats"]["io_service_bytes_recursive"]
-    ] == [("read", 11), ("write", 22)]
+    ] == [("Read", 11), ("Write", 22)]
+    assert shown["blkio_stats"]["io_serviced_recursive"][0]["value"] == 1
     assert shown["networks"]["eth0"]["rx_bytes"] == 1
     assert shown["networks"]["eth0"]["tx_dropped"] == 0

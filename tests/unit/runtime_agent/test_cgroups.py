@@ -8,7 +8,8 @@ import pytest
 from tests.unit.proto.records import limits
 
 from labfleet_proto.errors import InternalError
-from labfleet_proto.runtime import ContainerStats
+from labfleet_proto.runtime import ContainerStats, DeviceIo
+from labfleet_runtime_agent.adapters import cgroup_files
 from labfleet_runtime_agent.adapters.cgroups import Cgroups, CgroupV1, CgroupV2, detect
 
 PARENT, NAME = "labfleet/h1", "c1"
@@ -208,7 +209,10 @@ def test_removing_a_group_that_does_not_exist_is_success(groups: Cgroups) -> Non
 
 
 def test_a_group_that_does_not_exist_has_used_nothing(groups: Cgroups) -> None:
-    assert groups.sample(NAME) == ContainerStats(read_at_ns=0)
+    version = 2 if isinstance(groups, CgroupV2) else 1
+    assert groups.sample(NAME) == ContainerStats(read_at_ns=0, cgroup_version=version)
+    assert groups.memory_in_use(NAME) == 0
+    assert not groups.is_frozen(NAME)
 
 
 def test_a_group_that_does_not_exist_was_not_killed(groups: Cgroups) -> None:
@@ -245,11 +249,61 @@ def test_a_removed_group_is_gone_everywhere(groups: Cgroups) -> None:
     assert not any(each.exists() for each in directories)
 
 
+# -- changes of a group in use
+
+
+def test_v1_memory_and_memory_with_swap_change_in_the_order_that_the_kernel_takes(
+    v1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second may never be the smaller one."""
+    written: list[str] = []
+    whole = Path.write_text
+
+    def note(path: Path, text: str) -> int:
+        written.append(path.name)
+        return whole(path, text)
+
+    groups = CgroupV1(v1, PARENT)
+    groups.make(NAME, LIMITS)
+    monkeypatch.setattr(Path, "write_text", note)
+    groups.set_limits(NAME, limits(memory_bytes=128 << 20))
+    assert written[:2] == ["memory.memsw.limit_in_bytes", "memory.limit_in_bytes"]
+    written.clear()
+    groups.set_limits(NAME, limits(memory_bytes=32 << 20))
+    assert written[:2] == ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+
+
+def test_v1_a_group_is_frozen_and_thawed(v1: Path) -> None:
+    groups = CgroupV1(v1, PARENT)
+    groups.freeze(NAME)
+    assert in_v1(v1, "freezer", "freezer.state") == "FROZEN"
+    assert groups.is_frozen(NAME)
+    groups.thaw(NAME)
+    assert not groups.is_frozen(NAME)
+
+
+def test_v2_a_group_is_frozen_once_the_kernel_says_so(v2: Path) -> None:
+    files_below(v2, {"cgroup.events": "populated 1\nfrozen 1\n", "cgroup.freeze": "0"})
+    groups = unified(v2)
+    groups.freeze(NAME)
+    assert (v2 / "cgroup.freeze").read_text() == "1"
+    groups.thaw(NAME)
+    assert (v2 / "cgroup.freeze").read_text() == "0"
+
+
+def test_v2_a_group_that_does_not_freeze_goes_on(v2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup_files, "_DRAIN_S", 0.02)
+    files_below(v2, {"cgroup.events": "frozen 0\n", "cgroup.freeze": "0"})
+    with pytest.raises(InternalError, match="pause"):
+        unified(v2).freeze(NAME)
+    assert (v2 / "cgroup.freeze").read_text() == "0"
+
+
 # -- samples
 
 
 V2_FILES = {
-    "cpu.stat": "usage_usec 3000\nuser_usec 2000\nsystem_usec 1000\nnr_throttled 4\nthrottled_usec 5\n",
+    "cpu.stat": "nr_periods 9\nusage_usec 3000\nuser_usec 2000\nsystem_usec 1000\nnr_throttled 4\nthrottled_usec 5\n",
     "memory.current": "4096\n",
     "memory.stat": "anon 100\ninactive_file 200\nactive_file 300\n",
     "memory.max": "8192\n",
@@ -259,16 +313,20 @@ V2_FILES = {
 }
 V1_FILES = {
     ("cpuacct", "cpuacct.usage"): "3000000\n",
+    ("cpuacct", "cpuacct.usage_percpu"): "1000000 2000000\n",
     ("cpuacct", "cpuacct.stat"): "user 2\nsystem 1\n",
     ("cpu", "cpu.stat"): "nr_periods 9\nnr_throttled 4\nthrottled_time 5000\n",
     ("memory", "memory.usage_in_bytes"): "4096\n",
     ("memory", "memory.stat"): "inactive_file 1\ntotal_inactive_file 200\n",
     ("memory", "memory.limit_in_bytes"): "8192\n",
+    ("memory", "memory.max_usage_in_bytes"): "5000\n",
+    ("memory", "memory.failcnt"): "7\n",
     ("pids", "pids.current"): "3\n",
     ("pids", "pids.max"): "100\n",
     ("blkio", "blkio.throttle.io_service_bytes"): (
         "8:0 Read 10\n8:0 Write 20\n8:0 Total 30\n8:16 Read 1\n8:16 Write 2\nTotal 33\n"
     ),
+    ("blkio", "blkio.throttle.io_serviced"): "8:0 Read 1\n8:0 Write 2\nTotal 3\n",
 }
 SAMPLE = ContainerStats(
     read_at_ns=0,
@@ -284,19 +342,37 @@ SAMPLE = ContainerStats(
     pids_limit=100,
     read_bytes=11,
     written_bytes=22,
+    periods=9,
+    devices=(
+        DeviceIo(major=8, minor=0, read_bytes=10, written_bytes=20, reads=1, writes=2),
+        DeviceIo(major=8, minor=16, read_bytes=1, written_bytes=2),
+    ),
 )
 
 
 def test_v2_a_sample_has_every_counter(v2: Path) -> None:
     files_below(v2, V2_FILES)
-    assert unified(v2).sample(NAME) == SAMPLE
+    own = {
+        "cgroup_version": 2,
+        "memory_table": {"anon": 100, "inactive_file": 200, "active_file": 300},
+    }
+    assert unified(v2).sample(NAME) == SAMPLE.model_copy(update=own)
+    assert unified(v2).memory_in_use(NAME) == 4096 - 500
 
 
 def test_v1_a_sample_has_every_counter(v1: Path) -> None:
     for (controller, file), text in V1_FILES.items():
         files_below(v1 / controller / PARENT / NAME, {file: text})
-    ticks = {"cpu_user_ns": 20_000_000, "cpu_system_ns": 10_000_000}
-    assert CgroupV1(v1, PARENT).sample(NAME) == SAMPLE.model_copy(update=ticks)
+    own = {
+        "cpu_user_ns": 20_000_000,
+        "cpu_system_ns": 10_000_000,
+        "per_cpu_ns": (1_000_000, 2_000_000),
+        "memory_most_bytes": 5000,
+        "memory_failures": 7,
+        "memory_table": {"inactive_file": 1, "total_inactive_file": 200},
+    }
+    assert CgroupV1(v1, PARENT).sample(NAME) == SAMPLE.model_copy(update=own)
+    assert CgroupV1(v1, PARENT).memory_in_use(NAME) == 4096 - 200
 
 
 def test_v2_no_limit_is_zero(v2: Path) -> None:
@@ -307,7 +383,7 @@ def test_v2_no_limit_is_zero(v2: Path) -> None:
 
 def test_torn_counters_count_as_nothing(v2: Path) -> None:
     files_below(v2, {"cpu.stat": "usage_usec\nuser_usec x\n", "memory.current": ""})
-    assert unified(v2).sample(NAME) == ContainerStats(read_at_ns=0)
+    assert unified(v2).sample(NAME) == ContainerStats(read_at_ns=0, cgroup_version=2)
 
 
 # -- out of memory

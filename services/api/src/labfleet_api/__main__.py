@@ -11,7 +11,7 @@ from typing import Any
 from labfleet_api import metrics
 from labfleet_api.adapters import tls
 from labfleet_api.adapters.limits import BoundedProtocol
-from labfleet_api.core.views import state_of
+from labfleet_api.core.status import STATES, state_of
 from labfleet_api.service.application import application
 from labfleet_api.service.claims import Claims
 from labfleet_api.service.departed import Departed
@@ -23,7 +23,6 @@ from labfleet_chassis.web import serve_http
 
 _COUNT_EVERY_S = 5.0
 _RENEW_EVERY_S = 60.0
-_STATES = ("created", "running", "exited", "removing")
 
 
 def listeners(settings: Settings) -> list[socket.socket]:
@@ -70,7 +69,7 @@ async def count(fleet: Fleet) -> None:
     while True:
         every = fleet.memory.containers.values()
         states = [state_of(record, fleet.seen(record)) for record in every]
-        for state in _STATES:
+        for state in STATES:
             metrics.CONTAINERS.labels(state).set(states.count(state))
         await asyncio.sleep(_COUNT_EVERY_S)
 

@@ -93,6 +93,7 @@ async def serve_jobs(chassis: Chassis, agent: Agent, streams: Streams, host: Hos
     bus = chassis.bus
     await bus.serve(placement.HOLD, agent.hold, host=host)
     await bus.serve(runtime.RECONCILE, agent.reconcile, host=host)
+    await bus.serve(runtime.ADMIT_LIMITS, agent.admit_limits, host=host)
     await bus.serve(runtime.SIGNAL, agent.kill, host=host)
     await bus.serve(runtime.TOP, agent.top, host=host)
     await bus.serve(runtime.STATS, agent.stats, host=host)

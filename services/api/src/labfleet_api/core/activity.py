@@ -1,6 +1,6 @@
 """Whether a container can be talked to now, in docker's words."""
 
-from labfleet_api.core.views import state_of
+from labfleet_api.core.status import state_of
 from labfleet_proto.containers import ContainerRecord, Observation
 from labfleet_proto.errors import ConflictError
 

@@ -8,7 +8,7 @@ from labfleet_api.core.place_bodies import NetworkingConfigBody
 
 
 class HealthConfig(Body):
-    """Health checks are not served yet."""
+    """How to find out whether a container does what it should; times in nanoseconds."""
 
     Test: list[str] | None = None
     Interval: int = 0

@@ -85,6 +85,10 @@ def _in_force(spec: ContainerSpec) -> Json:
     found: Json = {
         "LogConfig": {"Type": spec.log.driver, "Config": spec.log.options},
         "NetworkMode": spec.network_mode,
+        "RestartPolicy": {
+            "Name": spec.restart.name,
+            "MaximumRetryCount": spec.restart.most_retries,
+        },
         "AutoRemove": spec.auto_remove,
         "Init": spec.with_init,
         "ShmSize": limits.shm_bytes,
@@ -96,15 +100,17 @@ def _in_force(spec: ContainerSpec) -> Json:
         "CpusetCpus": limits.cpuset_cpus or "",
         "CpusetMems": limits.cpuset_mems or "",
     }
-    if "CpuQuota" not in asked:
+    if limits.cpu_quota_us:
+        found |= {"CpuPeriod": limits.cpu_period_us, "CpuQuota": limits.cpu_quota_us}
+    else:
         found["NanoCpus"] = limits.cpu_millis * 1_000_000
     return found
 
 
 def config(record: ContainerRecord) -> Json:
-    """`Config`."""
+    """`Config` of inspect."""
     spec = record.spec
-    return {
+    shown: Json = {
         "Hostname": spec.hostname,
         "Domainname": spec.domainname,
         "User": spec.user,
@@ -131,3 +137,15 @@ def config(record: ContainerRecord) -> Json:
             if name in ("OnBuild", "Shell", "MacAddress")
         },
     }
+    check = spec.healthcheck
+    if check is not None:
+        times = {
+            "Interval": check.interval_ns,
+            "Timeout": check.timeout_ns,
+            "StartPeriod": check.start_period_ns,
+            "StartInterval": check.start_interval_ns,
+            "Retries": check.retries,
+        }
+        given = {name: value for name, value in times.items() if value}
+        shown["Healthcheck"] = {"Test": list(check.test), **given}
+    return shown

@@ -9,6 +9,7 @@ from labfleet_api.core import (
     log_config,
     mounts,
     names_inside,
+    policies,
     ports,
     process,
     refusals,
@@ -20,7 +21,7 @@ from labfleet_api.core.body import Body
 from labfleet_api.core.host_config import HostConfigBody
 from labfleet_api.core.image_defaults import ImageDefaults
 from labfleet_proto.containers import ContainerSpec, NetworkAttachment, VolumeMount
-from labfleet_proto.errors import InvalidRequestError, NotImplementedYetError
+from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.signals import number_of
 
@@ -68,6 +69,8 @@ def specification(
         network_mode=host.NetworkMode or "default",
         networks=networks,
         auto_remove=host.AutoRemove,
+        restart=policies.policy_of_new(host),
+        healthcheck=policies.health_check(body.Healthcheck, image.health, image.shell),
         is_rootfs_read_only=host.ReadonlyRootfs,
         with_init=bool(host.Init),
         no_new_privileges=security.no_new_privileges(host.SecurityOpt or ()),
@@ -98,15 +101,6 @@ def refuse(body: CreateBody, host: HostConfigBody) -> None:
     security.read_only_paths(host)
     refusals.refuse_absent(host)
     body.refuse_unserved()
-    policy = host.RestartPolicy.Name if host.RestartPolicy else ""
-    test = body.Healthcheck.Test if body.Healthcheck else None
-    missing = (
-        ("HostConfig.RestartPolicy " + policy, policy not in ("", "no")),
-        ("Healthcheck", bool(test) and test != ["NONE"]),
-    )
-    for name, is_asked in missing:
-        if is_asked:
-            raise NotImplementedYetError(f"labfleet: {name} is not there yet")
 
 
 def constraints(labels: Mapping[str, str]) -> tuple[str, ...]:

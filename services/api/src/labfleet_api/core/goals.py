@@ -12,11 +12,18 @@ def is_reached(record: ContainerRecord, seen: Observation | None) -> bool:
         case Goal.CREATED:
             return True
         case Goal.RUNNING:
-            return seen.attempt >= record.attempt and seen.state >= State.RUNNING
+            is_begun = seen.state >= State.RUNNING or seen.restart_count > 0
+            return seen.attempt >= record.attempt and is_begun and is_pause_settled(record, seen)
         case Goal.STOPPED:
             return seen.attempt >= record.attempt and seen.state >= State.EXITED
         case Goal.REMOVED:
             return seen.state is State.REMOVED
+
+
+def is_pause_settled(record: ContainerRecord, seen: Observation) -> bool:
+    """Whether a running container is paused if it is to be, and goes on if not."""
+    is_wanted = record.paused_run == seen.run
+    return seen.state is not State.RUNNING or seen.is_paused is is_wanted
 
 
 def is_pending_start(record: ContainerRecord, seen: Observation | None) -> bool:

@@ -20,7 +20,7 @@ class LogConfigBody(Body):
 
 
 class RestartPolicyBody(Body):
-    """Only `no` is served."""
+    """What becomes of a container that ends by itself."""
 
     Name: str = ""
     MaximumRetryCount: int = 0

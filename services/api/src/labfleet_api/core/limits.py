@@ -33,6 +33,8 @@ def limits(host: HostConfigBody) -> Limits:
         memory_bytes=host.Memory or DEFAULT_MEMORY_BYTES,
         cpu_millis=_cpu_millis(host),
         pids=pids if pids > 0 else DEFAULT_PIDS,
+        cpu_period_us=host.CpuPeriod if host.CpuQuota > 0 else 0,
+        cpu_quota_us=max(host.CpuQuota, 0),
         cpu_shares=host.CpuShares or None,
         cpuset_cpus=host.CpusetCpus or None,
         shm_bytes=host.ShmSize or (64 << 20),

@@ -4,38 +4,12 @@ from typing import Any
 
 from labfleet_api.core.config_views import config, host_config
 from labfleet_api.core.network_views import endpoints, port_map, port_rows
-from labfleet_api.core.times import ZERO, human, rfc3339
-from labfleet_proto.containers import ContainerRecord, ContainerSpec, Goal, Observation, State
+from labfleet_api.core.status import is_live, restart_count, state_json, state_of, status_of
+from labfleet_api.core.times import rfc3339
+from labfleet_proto.containers import ContainerRecord, ContainerSpec, Observation
 from labfleet_proto.hosts import HostRecord
 
 Json = dict[str, Any]
-
-_NEVER_STARTED = (State.ASSIGNED, State.PREPARING, State.CREATED)
-
-
-def state_of(record: ContainerRecord, seen: Observation | None) -> str:
-    """Docker's word: created, running, exited, removing."""
-    if record.goal is Goal.REMOVED or (seen is not None and seen.state is State.REMOVED):
-        return "removing"
-    if seen is None or seen.state in _NEVER_STARTED:
-        return "created"
-    if seen.state in (State.RUNNING, State.STOPPING):
-        return "running"
-    return "exited" if seen.started_at_ns else "created"
-
-
-def status_of(
-    record: ContainerRecord, seen: Observation | None, now_ns: int, *, is_host_lost: bool
-) -> str:
-    """The column STATUS of `docker ps`."""
-    state = state_of(record, seen)
-    text = {"created": "Created", "removing": "Removal In Progress"}.get(state, "")
-    if seen is not None and state == "running":
-        text = f"Up {human((now_ns - seen.started_at_ns) / 1e9)}"
-    if seen is not None and state == "exited":
-        ago = human((now_ns - seen.finished_at_ns) / 1e9)
-        text = f"Exited ({seen.exit_code}) {ago} ago"
-    return f"{text} (host {record.assignment.host} is lost)" if is_host_lost else text
 
 
 def mountpoint(volume: str) -> str:
@@ -88,32 +62,13 @@ def row(
         "ImageID": record.image.image_id,
         "Command": " ".join(spec.argv),
         "Created": record.created_at_ns // 1_000_000_000,
-        "Ports": port_rows(spec, is_running=state == "running"),
+        "Ports": port_rows(spec, is_running=is_live(state)),
         "Labels": {**spec.labels, "labfleet.host": record.assignment.host},
         "State": state,
         "Status": status_of(record, seen, now_ns, is_host_lost=is_host_lost),
         "HostConfig": {"NetworkMode": spec.network_mode},
         "NetworkSettings": {"Networks": endpoints(record, seen)},
         "Mounts": mounts(spec),
-    }
-
-
-def state_json(record: ContainerRecord, seen: Observation | None) -> Json:
-    """`State` of inspect."""
-    state = state_of(record, seen)
-    is_running = state == "running"
-    return {
-        "Status": state,
-        "Running": is_running,
-        "Paused": False,
-        "Restarting": False,
-        "OOMKilled": bool(seen and seen.was_oom_killed),
-        "Dead": False,
-        "Pid": seen.pid if seen and is_running else 0,
-        "ExitCode": (seen.exit_code or 0) if seen else 0,
-        "Error": seen.error if seen else "",
-        "StartedAt": rfc3339(seen.started_at_ns) if seen else ZERO,
-        "FinishedAt": rfc3339(seen.finished_at_ns) if seen else ZERO,
     }
 
 
@@ -135,7 +90,7 @@ def inspect(record: ContainerRecord, seen: Observation | None, host: HostRecord 
         "HostsPath": "",
         "LogPath": "",
         "Name": f"/{record.name}",
-        "RestartCount": 0,
+        "RestartCount": restart_count(record, seen),
         "Driver": "overlay2",
         "Platform": "linux",
         "MountLabel": "",

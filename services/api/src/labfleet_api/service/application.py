@@ -5,6 +5,7 @@ from starlette.types import ASGIApp
 
 from labfleet_api.service import (
     accounts,
+    changes,
     commit,
     containers,
     execs,
@@ -13,9 +14,11 @@ from labfleet_api.service import (
     images,
     network_routes,
     nodes,
+    pruning,
     streams,
     system,
     volumes,
+    waiting,
 )
 from labfleet_api.service.bounds import Bounded
 from labfleet_api.service.fleet import Fleet
@@ -35,6 +38,9 @@ def routes(fleet: Fleet) -> FastAPI:
         accounts.router(fleet),
         nodes.router(fleet),
         containers.router(fleet, life),
+        changes.router(fleet, changes.Changes(fleet)),
+        waiting.router(fleet),
+        pruning.router(fleet, life),
         streams.router(fleet),
         execs.router(fleet),
         files.router(fleet),

@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from labfleet_api.core import filters, views
+from labfleet_api.core import filters, matching, status, views
 from labfleet_api.core.adjustments import warnings
 from labfleet_api.core.bodies import CreateBody
-from labfleet_api.core.filters import Filters
 from labfleet_api.core.stats import stats_json
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.http import answer, flag, number, read_body
@@ -19,14 +17,8 @@ from labfleet_api.service.life import Life, StopWish
 from labfleet_api.service.sizes import size_of, sizes_of
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import ConflictError, InvalidRequestError, LabfleetError
-from labfleet_proto.images import familiar_repository
 from labfleet_proto.runtime import RESIZE, STATS, TOP, ContainerRef, Resize, Top
 
-_FILTERS = frozenset(
-    {"id", "name", "label", "status", "ancestor", "network", "volume", "exited", "host"}
-    | {"health", "before", "since"}
-)
-_WAITS = ("not-running", "next-exit", "removed")
 _STATS_EVERY_S = 1.0
 
 
@@ -44,15 +36,22 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
 
     @routes.get("/containers/json")
     async def ps(request: Request) -> Response:
-        wanted = filters.parse_filters(request.query_params.get("filters", ""), _FILTERS)
+        wanted = filters.parse_filters(request.query_params.get("filters", ""), matching.KNOWN)
+        matching.check(wanted)
         limit = number(request, "limit", 0)
-        show_all = flag(request, "all") or limit > 0 or "status" in wanted or "exited" in wanted
-        found = [
-            record
-            for record in fleet.records()
-            if (show_all or views.state_of(record, fleet.seen(record)) == "running")
-            and _matches(fleet, record, wanted)
-        ]
+        show_all = flag(request, "all") or limit > 0 or "status" in wanted
+
+        def created_at_ns(other: str) -> int:
+            return fleet.find(other).created_at_ns
+
+        for other in (*wanted.get("before", ()), *wanted.get("since", ())):
+            fleet.find(other)  # also when there is nothing to list
+        found = []
+        for record in fleet.records():
+            seen = fleet.seen(record)
+            is_shown = show_all or status.is_live(status.state_of(record, seen))
+            if is_shown and matching.matches(record, seen, wanted, created_at_ns):
+                found.append(record)
         found = found[:limit] if limit > 0 else found
         rows = [row(record) for record in found]
         if flag(request, "size"):
@@ -104,26 +103,6 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
             fleet.find(text), force=flag(request, "force"), with_volumes=flag(request, "v")
         )
         return Response(status_code=204)
-
-    @routes.post("/containers/{text}/wait")
-    async def wait(text: str, request: Request) -> Response:
-        record = fleet.find(text)
-        condition = request.query_params.get("condition") or "not-running"
-        if condition not in _WAITS:
-            raise InvalidRequestError(f"invalid condition: {condition!r}")
-        watching = fleet.watching(record)
-        watch = watching.__enter__()  # before the head is sent: no exit is missed
-
-        async def body() -> AsyncIterator[bytes]:
-            try:
-                end: views.Json = {"StatusCode": await life.wait(record, watch, condition)}
-            except LabfleetError as exc:
-                end = {"StatusCode": 125, "Error": {"Message": exc.message}}
-            finally:
-                watching.__exit__(None, None, None)
-            yield json.dumps(end).encode() + b"\n"
-
-        return StreamingResponse(body(), media_type="application/json")
 
     @routes.post("/containers/{text}/resize")
     async def resize(text: str, request: Request) -> Response:
@@ -193,53 +172,10 @@ def _stop_wish(request: Request) -> StopWish:
 
 
 def _require_running(fleet: Fleet, record: ContainerRecord) -> None:
-    if views.state_of(record, fleet.seen(record)) != "running":
+    state = status.state_of(record, fleet.seen(record))
+    if state == "restarting":
+        raise ConflictError(
+            f"Container {record.id} is restarting, wait until the container is running"
+        )
+    if not status.is_live(state):
         raise ConflictError(f"container {record.id} is not running")
-
-
-def _matches(fleet: Fleet, record: ContainerRecord, wanted: Filters) -> bool:
-    """Whether a container passes every filter; values of one filter are alternatives, but labels all hold."""
-    seen = fleet.seen(record)
-    spec = record.spec
-    code = str(seen.exit_code) if seen is not None and seen.exit_code is not None else ""
-    image = record.image
-    repository = familiar_repository(image.repository)
-    names = (image.reference, image.image_id, repository, f"{repository}:latest")
-    state = views.state_of(record, seen)
-    checks: dict[str, Callable[[str], bool]] = {
-        "id": record.id.startswith,
-        "name": lambda value: _name_matches(record.name, value),
-        "status": lambda value: state == value,
-        "ancestor": lambda value: (
-            value in names or image.image_id.removeprefix("sha256:").startswith(value)
-        ),
-        "network": lambda value: any(
-            value in (each.network_name, each.network_id) for each in spec.networks
-        ),
-        "volume": lambda value: any(value in (each.volume, each.target) for each in spec.mounts),
-        "exited": lambda value: state == "exited" and code == value,
-        "host": lambda value: record.assignment.host == value,
-        "health": lambda value: value == "none",
-    }
-    for name, values in wanted.items():
-        if name == "label":
-            if not filters.labels_match(values, spec.labels):
-                return False
-        elif name in ("before", "since"):
-            for value in values:
-                other = fleet.find(value).created_at_ns
-                if (record.created_at_ns < other) is not (name == "before"):
-                    return False
-                if record.created_at_ns == other:
-                    return False
-        elif not any(checks[name](value) for value in values):
-            return False
-    return True
-
-
-def _name_matches(name: str, pattern: str) -> bool:
-    """Docker takes a regular expression; one that is malformed is taken literally."""
-    try:
-        return re.search(pattern, name) is not None or re.search(pattern, f"/{name}") is not None
-    except re.error:
-        return pattern in name

@@ -7,8 +7,8 @@ import json
 from fastapi import APIRouter, Request, Response
 
 from labfleet_api.core.problems import BodyTooLargeError
+from labfleet_api.core.status import state_of
 from labfleet_api.core.times import rfc3339
-from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import flag
 from labfleet_api.service.relays import carried, streamed

@@ -282,6 +282,6 @@ class Fleet:
                 watch.moved.set()
 
 
-def _newness(seen: Observation) -> tuple[tuple[int, State], int]:
+def _newness(seen: Observation) -> tuple[tuple[int, State, int], int]:
     """What makes one observation newer than another: within a state, the generation that it answers."""
     return seen.order(), seen.generation

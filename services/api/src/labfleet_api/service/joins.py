@@ -4,7 +4,7 @@ import asyncio
 
 from labfleet_api.core.attachments import endpoint_wish
 from labfleet_api.core.place_bodies import ConnectBody, DisconnectBody
-from labfleet_api.core.views import state_of
+from labfleet_api.core.status import state_of
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.networks import Networks
 from labfleet_proto.containers import ContainerRecord, Goal, NetworkAttachment, State

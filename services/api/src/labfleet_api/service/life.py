@@ -11,19 +11,17 @@ from labfleet_api.core import create as translate
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.image_defaults import image_defaults
 from labfleet_api.core.platforms import check_platform
-from labfleet_api.core.views import state_of
+from labfleet_api.core.status import is_live, state_of
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
+from labfleet_api.service.reaching import Reaching
 from labfleet_chassis.store import ExistsError
-from labfleet_chassis.tasks import TaskGroup
-from labfleet_proto.buckets import name_key, observed_key
+from labfleet_proto.buckets import name_key
 from labfleet_proto.containers import (
     ContainerRecord,
     ContainerSpec,
     Goal,
     NameRecord,
-    Observation,
-    State,
     VolumeMount,
 )
 from labfleet_proto.errors import (
@@ -32,13 +30,13 @@ from labfleet_proto.errors import (
     LabfleetError,
     NotFoundError,
     NotModifiedError,
-    StaleError,
     UnavailableError,
 )
 from labfleet_proto.ids import ContainerId, HostId
 from labfleet_proto.images import RESOLVE_IMAGE, ImageQuery
 from labfleet_proto.placement import PLACE, PlaceContainer
-from labfleet_proto.runtime import RECONCILE, SIGNAL, Reconcile, Signal
+from labfleet_proto.restarts import ends_restarts
+from labfleet_proto.runtime import SIGNAL, Signal
 from labfleet_proto.signals import number_of
 
 _START_LIMIT_S = 90.0
@@ -61,6 +59,7 @@ class Life:
 
     def __init__(self, fleet: Fleet, networks: Networks) -> None:
         self._fleet = fleet
+        self._reaching = Reaching(fleet)
         self._networks = networks
         self._choice = random.SystemRandom()
 
@@ -120,7 +119,7 @@ class Life:
             await fleet.memory.names.delete(name_key(fleet.tenant, taken))
             raise
         await fleet.memory.containers.wait_for(placed.revision)
-        await self._tell(placed.record, "create")
+        await self._reaching.tell(placed.record, "create")
         return placed.record
 
     def _sharing(self, spec: ContainerSpec, text: str) -> tuple[ContainerSpec, HostId]:
@@ -159,27 +158,10 @@ class Life:
                 await fleet.memory.names.create(name_key(fleet.tenant, wish), record)
             except ExistsError as exc:
                 if name:
-                    raise await self._name_conflict(name) from exc
+                    raise await name_conflict(self._fleet, name) from exc
                 continue
             return wish
         raise ConflictError("no free name was found; give one with --name")
-
-    async def _name_conflict(self, name: str) -> ConflictError:
-        holder = await self._fleet.memory.names.get(name_key(self._fleet.tenant, name))
-        who = holder.value.id if holder else "another one"
-        return ConflictError(
-            f'Conflict. The container name "/{name}" is already in use by container "{who}". '
-            "You have to remove (or rename) that container to be able to reuse that name."
-        )
-
-    async def _tell(self, record: ContainerRecord, action: str) -> None:
-        attributes = {
-            **record.spec.labels,
-            "image": record.image.reference,
-            "name": record.name,
-            "labfleet.host": record.assignment.host,
-        }
-        await self._fleet.emit("container", action, record.id, attributes)
 
     # -- start and stop
 
@@ -197,11 +179,15 @@ class Life:
                 raise ConflictError(f"container {old.name} is marked for removal")
             if goals.is_pending_start(old, seen):
                 return old
-            if state == "running" and old.goal is Goal.RUNNING:
+            if state == "paused":
+                raise ConflictError("cannot start a paused container, try unpause instead")
+            if is_live(state) and old.goal is Goal.RUNNING:
                 raise NotModifiedError(f"container {old.name} is already running")
-            return old.model_copy(update={"goal": Goal.RUNNING, "attempt": old.attempt + 1})
+            return old.model_copy(
+                update={"goal": Goal.RUNNING, "attempt": old.attempt + 1, "paused_run": None}
+            )
 
-        await self._reach(await self._fleet.change(record, alter), _START_LIMIT_S)
+        await self._reaching.reach(await self._fleet.change(record, alter), _START_LIMIT_S)
 
     async def stop(self, record: ContainerRecord, wish: StopWish) -> None:
         """Stop; returns when it has ended. Raises NotModifiedError.
@@ -212,17 +198,18 @@ class Life:
 
         def alter(old: ContainerRecord) -> ContainerRecord:
             seen = self._fleet.seen(old)
-            if state_of(old, seen) != "running" and not goals.is_pending_start(old, seen):
+            if not is_live(state_of(old, seen)) and not goals.is_pending_start(old, seen):
                 raise NotModifiedError(f"container {old.name} is not running")
             return old.model_copy(
                 update={
                     "goal": Goal.STOPPED,
+                    "paused_run": None,
                     "stop_signal": wish.signal,
                     "stop_timeout_s": grace,
                 }
             )
 
-        await self._reach(await self._fleet.change(record, alter), grace + _START_LIMIT_S)
+        await self._reaching.reach(await self._fleet.change(record, alter), grace + _START_LIMIT_S)
 
     async def restart(self, record: ContainerRecord, wish: StopWish) -> None:
         """Stop if it runs, then start: one wish, so that --rm does not remove it in between."""
@@ -235,62 +222,30 @@ class Life:
                 update={
                     "goal": Goal.RUNNING,
                     "attempt": old.attempt + 1,
+                    "paused_run": None,
                     "stop_signal": wish.signal,
                     "stop_timeout_s": grace,
                 }
             )
 
-        await self._reach(await self._fleet.change(record, alter), grace + _START_LIMIT_S)
+        changed = await self._fleet.change(record, alter)
+        await self._reaching.reach(changed, grace + _START_LIMIT_S)
+        await self._reaching.tell(changed, "restart")
 
     async def kill(self, record: ContainerRecord, signal: str) -> None:
-        """Send a signal. Raises ConflictError when it does not run."""
-        if state_of(record, self._fleet.seen(record)) != "running":
+        """Send a signal; one that is to end a paused container lets it go on.
+
+        Raises ConflictError when it does not run, InvalidRequestError.
+        """
+        number, fleet = number_of(signal), self._fleet
+        state = state_of(record, fleet.seen(record))
+        if not is_live(state):
             raise ConflictError(
                 f"cannot kill container: {record.name}: container {record.id} is not running"
             )
-        await self._fleet.ask(SIGNAL, Signal(container=record.id, signal=signal), record)
-        await self._tell(record, "kill")
-
-    async def _reach(self, record: ContainerRecord, limit_s: float) -> None:
-        """Ask the host to reach the goal now.
-
-        The goal is reached when the host says so or when its observation shows it, whichever comes
-        first: the job may be lost, the host acts on the record all the same.
-        """
-        fleet = self._fleet
-        with fleet.watching(record) as watch:
-            async with TaskGroup() as tasks:
-                asked = tasks.create_task(self._asked(record, limit_s))
-                shown = tasks.create_task(_shown(watch, record))
-                await asyncio.wait({asked, shown}, return_when=asyncio.FIRST_COMPLETED)
-                if not shown.done() and isinstance(asked.result(), StaleError):
-                    # A newer wish came in between: what becomes of both is shown.
-                    await asyncio.wait({shown}, timeout=limit_s)
-                answer = shown.result() if shown.done() else asked.result()
-                asked.cancel()
-                shown.cancel()
-        if isinstance(answer, LabfleetError):
-            raise answer
-        if answer is not None:
-            fleet.told(answer)
-
-    async def _asked(
-        self, record: ContainerRecord, limit_s: float
-    ) -> Observation | LabfleetError | None:
-        """Ask the host; None when it knows nothing of a container that is to be removed."""
-        limit_s = min(limit_s, _LONGEST_WAIT_S)
-        try:
-            seen = await self._fleet.ask(RECONCILE, Reconcile(record=record), record, limit_s)
-            return goals.failure(record, seen) or seen
-        except UnavailableError as exc:
-            return UnavailableError(
-                f"{exc.message}: the wish ({record.goal}) is recorded and is carried out when "
-                f"host {record.assignment.host} answers again"
-            )
-        except NotFoundError as exc:
-            return None if record.goal is Goal.REMOVED else exc
-        except LabfleetError as exc:
-            return exc
+        if state == "paused" and ends_restarts(number, number_of(record.spec.stop_signal)):
+            await fleet.change(record, lambda old: old.model_copy(update={"paused_run": None}))
+        await fleet.ask(SIGNAL, Signal(container=record.id, signal=signal), record)
 
     # -- remove
 
@@ -299,10 +254,15 @@ class Life:
         state = state_of(record, self._fleet.seen(record))
         if state == "removing":
             raise ConflictError(f"removal of container {record.name} is already in progress")
-        if state == "running" and not force:
+        if is_live(state) and not force:
+            advice = (
+                "and must be unpaused first"
+                if state == "paused"
+                else ": stop the container before removing or force remove"
+            )
+            joint = " " if state == "paused" else ""
             raise ConflictError(
-                f'cannot remove container "/{record.name}": container is running: '
-                "stop the container before removing or force remove"
+                f'cannot remove container "/{record.name}": container is {state}{joint}{advice}'
             )
 
         def alter(old: ContainerRecord) -> ContainerRecord:
@@ -312,7 +272,7 @@ class Life:
             altered = await self._fleet.change(record, alter)
             if self._fleet.is_lost(record.assignment.host):
                 return  # accepted: done when the host returns
-            await self._reach(altered, _START_LIMIT_S)
+            await self._reaching.reach(altered, _START_LIMIT_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GONE_LIMIT_S):
                     await self._gone(watch)
@@ -323,36 +283,6 @@ class Life:
             watch.moved.clear()
             await watch.moved.wait()
 
-    # -- wait
-
-    async def wait(self, record: ContainerRecord, watch: Watch, condition: str) -> int:
-        """Wait for `not-running`, `next-exit` or `removed`; return the exit code.
-
-        Raises UnavailableError when the container is gone and nobody knows its exit code any more.
-        """
-        first = watch.last
-        base = first.attempt if first is not None and first.state >= State.EXITED else -1
-        while True:
-            watch.moved.clear()
-            last = watch.last
-            is_over = last is None or last.state >= State.EXITED
-            if watch.is_gone:  # its name is free again
-                break
-            if condition == "not-running" and (is_over or (last and last.state < State.RUNNING)):
-                break
-            if condition == "next-exit" and last is not None and is_over and last.attempt > base:
-                break
-            await watch.moved.wait()
-        last = watch.last
-        if watch.is_gone and (last is None or last.state < State.EXITED):
-            # It ended while this view of the fleet was behind: the store keeps the end for a minute.
-            key = observed_key(record.assignment.host, record.id)
-            entry = await self._fleet.memory.observed.bucket.get(key)
-            if entry is None:
-                raise UnavailableError(f"container {record.id} is gone; how it ended was not heard")
-            last = entry.value
-        return (last.exit_code or 0) if last else 0
-
 
 def _grace_s(record: ContainerRecord, wish: StopWish) -> int:
     """Seconds until a stop kills. Raises InvalidRequestError for a signal that there is not."""
@@ -362,12 +292,11 @@ def _grace_s(record: ContainerRecord, wish: StopWish) -> int:
     return grace if grace >= 0 else _LONGEST_GRACE_S
 
 
-async def _shown(watch: Watch, record: ContainerRecord) -> Observation | LabfleetError | None:
-    """Wait until the container's observation shows the goal; None if its record is gone."""
-    while not watch.is_gone:
-        seen = watch.last
-        if seen is not None and goals.is_reached(record, seen):
-            return goals.failure(record, seen) or seen
-        watch.moved.clear()
-        await watch.moved.wait()
-    return None
+async def name_conflict(fleet: Fleet, name: str) -> ConflictError:
+    """Docker's words for a name that is taken."""
+    holder = await fleet.memory.names.get(name_key(fleet.tenant, name))
+    who = holder.value.id if holder else "another one"
+    return ConflictError(
+        f'Conflict. The container name "/{name}" is already in use by container "{who}". '
+        "You have to remove (or rename) that container to be able to reuse that name."
+    )

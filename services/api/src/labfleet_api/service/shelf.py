@@ -1,6 +1,6 @@
 """The image store as the routes use it."""
 
-from labfleet_api.core.views import state_of
+from labfleet_api.core.status import state_of
 from labfleet_api.service.fleet import Fleet
 from labfleet_proto.containers import ContainerRecord, Goal
 from labfleet_proto.images import (

@@ -8,8 +8,8 @@ from labfleet_api.adapters.hijack import splice, take_over_with
 from labfleet_api.adapters.websocket import WebSocket
 from labfleet_api.core import detach_keys, log_config, websocket
 from labfleet_api.core.activity import require_attachable
+from labfleet_api.core.status import state_of
 from labfleet_api.core.times import parse_time
-from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Taken, flag
 from labfleet_api.service.log_streams import followed

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from labfleet_api.core import filters, subnets
+from labfleet_api.core.status import is_live, state_of
 from labfleet_api.core.times import parse_time, rfc3339
-from labfleet_api.core.views import state_of
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import API_VERSION, LEAST_API_VERSION, answer
 from labfleet_proto.errors import NotFoundError
@@ -192,9 +192,9 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
         "ID": fleet.settings.fleet,
         "Name": fleet.settings.fleet,
         "Containers": len(states),
-        "ContainersRunning": states.count("running"),
+        "ContainersRunning": states.count("running") + states.count("restarting"),
         "ContainersPaused": states.count("paused"),
-        "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+        "ContainersStopped": sum(not is_live(state) for state in states),
         "Images": images,
         "Driver": "overlay2",
         "DriverStatus": rows,

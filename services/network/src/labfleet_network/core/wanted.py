@@ -28,7 +28,7 @@ def is_over(record: ContainerRecord | None, seen: Observation | None, attempt: i
         return True
     if seen is None:
         return False
-    return (seen.attempt, seen.state) >= (attempt, State.EXITED) or seen.state is State.REMOVED
+    return (seen.run, seen.state) >= (attempt, State.EXITED) or seen.state is State.REMOVED
 
 
 def stale_addresses(
@@ -48,6 +48,20 @@ def stale_addresses(
             each.attempt,
         )
     ]
+
+
+def is_named(owner: ContainerRecord, address: AddressRecord) -> bool:
+    """Whether an address carries the name that its container has now."""
+    return not address.names or address.names[0] == owner.name
+
+
+def names_now(owner: ContainerRecord, address: AddressRecord) -> tuple[str, ...]:
+    """Names of an address with its container's name of now; a hostname stays, a former name goes."""
+    if is_named(owner, address):
+        return address.names
+    former, *others = address.names
+    hostname = [former] if former == owner.spec.hostname else []
+    return tuple(dict.fromkeys((owner.name, *hostname, *others)))
 
 
 def remotes(

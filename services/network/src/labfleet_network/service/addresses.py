@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from labfleet_chassis.store import ExistsError
 from labfleet_network.core import addresses as rules
-from labfleet_network.core import firewall, naming
+from labfleet_network.core import firewall, naming, wanted
 from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
 from labfleet_network.settings import Settings
 from labfleet_proto.buckets import address_key
+from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import ForbiddenError, StaleError
 from labfleet_proto.ids import ContainerId, HostId, TenantId
 from labfleet_proto.networks import AddressRecord, AllocateInterface, InterfaceWish, NetworkRecord
@@ -94,6 +95,18 @@ class Addresses:
             and entry.value.host == self._me
             and entry.value.attempt <= attempt
         ]
+
+    async def renamed(self, claim: Claim, owner: ContainerRecord) -> Claim:
+        """Write an address with its container's name of now; as it was if another wrote it meanwhile."""
+        names = wanted.names_now(owner, claim.record)
+        if names == claim.record.names:
+            return claim
+        record = claim.record.model_copy(update={"names": names})
+        try:
+            revision = await self._memory.addresses.bucket.update(claim.key, record, claim.revision)
+        except StaleError:
+            return claim
+        return Claim(claim.key, revision, record)
 
     async def give_back(self, claim: Claim) -> None:
         """Let an address go, unless another has claimed it meanwhile."""

@@ -24,6 +24,7 @@ from labfleet_network.service.ports import Ports
 from labfleet_network.service.wiring import Wiring
 from labfleet_network.settings import Settings
 from labfleet_proto.buckets import container_key
+from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import (
     ConflictError,
     InternalError,
@@ -328,6 +329,22 @@ class Attempts:
             if any(claim.key not in kept for claim in self.addresses.mine(container, each.attempt)):
                 async with self.lock(container):
                     await self._drop_strays(container)
+
+    async def follow_names(self) -> None:
+        """Let the addresses here carry the names that their containers have now (`docker rename`)."""
+        for container, each in list(self._allocated.items()):
+            owner = self._memory.containers.get(container_key(each.tenant, container))
+            if owner is None or all(wanted.is_named(owner, one.record) for one in each.claims):
+                continue
+            async with self.lock(container):
+                await self._rename(container, owner)
+
+    async def _rename(self, container: ContainerId, owner: ContainerRecord) -> None:
+        each = self._allocated.get(container)
+        if each is None:
+            return
+        claims = [await self.addresses.renamed(one, owner) for one in each.claims]
+        self._allocated[container] = replace(each, claims=tuple(claims))
 
     async def _drop_strays(self, container: ContainerId) -> None:
         each = self._allocated.get(container)

@@ -96,7 +96,7 @@ class EntryNetwork:
                     continue
                 publication = Publication(
                     record.tenant,
-                    seen.attempt,
+                    seen.run,
                     host.address,
                     wanted.ports_of(record),
                     keeps_host_port=True,

@@ -112,6 +112,7 @@ class HostNetwork:
     async def reconcile(self, *, sweep: bool = True) -> None:
         """One pass; with `sweep` also over the links of the kernel."""
         await self.attempts.release_stale()
+        await self.attempts.follow_names()
         await self._fabric.reconcile(sweep=sweep)
 
     def directory(self) -> Directory:
@@ -135,6 +136,6 @@ class HostNetwork:
         observed = self._memory.seen()
         for container in self.attempts.ports.published():
             seen = observed.get(container)
-            if seen is None or (wanted.is_over(None, seen, seen.attempt) and seen.endpoints == ()):
+            if seen is None or (wanted.is_over(None, seen, seen.run) and seen.endpoints == ()):
                 found.append(f"ports of {container} are published but it does not run")
         return found

@@ -106,7 +106,7 @@ _ENTER = 'while [ "$1" != -- ]; do echo 0 > "$1"; shift; done; shift; exec "$@"'
 """Enters control groups, then becomes the program: a function in the child would cost a whole fork."""
 
 
-def _entering(cgroup_files: Sequence[Path], argv: list[str]) -> list[str]:
+def entering(cgroup_files: Sequence[Path], argv: list[str]) -> list[str]:
     """Command line that runs `argv` inside control groups."""
     return ["/bin/sh", "-c", _ENTER, "sh", *map(str, cgroup_files), "--", *argv]
 
@@ -136,7 +136,7 @@ async def run(
     complaint, one.pid_file = file.with_suffix(".log"), file.with_suffix(".pid")
     argv = runtime.crun_argv("--log", str(complaint), "exec", "--process", str(file))
     argv += ["--pid-file", str(one.pid_file)]
-    argv = _entering(cgroup_files, argv)
+    argv = entering(cgroup_files, argv)
     code = _LOST
     try:
         if one.spec.is_tty:

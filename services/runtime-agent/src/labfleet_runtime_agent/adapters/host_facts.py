@@ -14,6 +14,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def cpus() -> frozenset[int]:
+    """Numbers of the cores that this process may use."""
+    return frozenset(os.sched_getaffinity(0))
+
+
 def memory_bytes() -> int:
     """Memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -106,8 +106,8 @@ class Ledger:
         shutil.rmtree(self.path_of(container), ignore_errors=True)
 
 
-def _order(entry: LedgerEntry) -> tuple[int, int]:
-    return entry.seen.order() if entry.seen is not None else (-1, 0)
+def _order(entry: LedgerEntry) -> tuple[int, int, int]:
+    return entry.seen.order() if entry.seen is not None else (-1, 0, 0)
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from labfleet_proto.containers import ContainerRecord, Observation
+from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.placement import HoldAnswer, takes_room
 from labfleet_proto.resources import Resources, lacking
@@ -18,6 +19,17 @@ def used(records: Iterable[ContainerRecord], seen: Mapping[ContainerId, Observat
         if takes_room(record, seen.get(record.id)):
             total += record.spec.resources()
     return total
+
+
+def check_cpus(asked: str, there: frozenset[int]) -> None:
+    """Raise InvalidRequestError, in docker's words, for numbers of CPUs that the host lacks."""
+    for part in asked.split(",") if asked else ():
+        first, _, last = part.partition("-")
+        if not set(range(int(first), int(last or first) + 1)) <= there:
+            text = ",".join(str(number) for number in sorted(there))
+            raise InvalidRequestError(
+                f"Requested CPUs are not available - requested {asked}, available: {text}"
+            )
 
 
 @dataclass

@@ -6,7 +6,7 @@ idempotent, so doing it twice, or after a crash in its middle, looks like doing 
 
 from dataclasses import dataclass
 
-from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
+from labfleet_proto.containers import ContainerRecord, Goal, Observation, State, awaits_restart
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,23 @@ class Remove:
 
 
 @dataclass(frozen=True)
+class Await:
+    """The restart policy begins the next run at this time (Unix, ns)."""
+
+    until_ns: int
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Pause every process."""
+
+
+@dataclass(frozen=True)
+class Thaw:
+    """Let the processes go on."""
+
+
+@dataclass(frozen=True)
 class Settle:
     """The attempt is over without having run: observe EXITED with this reason and exit code."""
 
@@ -49,7 +66,7 @@ class Rewire:
     """Make the interfaces of the running attempt equal to the record's networks."""
 
 
-Action = Nothing | Start | Stop | Remove | Settle | Rewire
+Action = Nothing | Start | Stop | Remove | Settle | Await | Freeze | Thaw | Rewire
 
 
 def is_news(record: ContainerRecord, known: ContainerRecord | None) -> bool:
@@ -82,13 +99,11 @@ def decide(  # noqa: PLR0911 - a table of cases reads best as one
     if seen is None or seen.attempt < record.attempt:
         return _next_attempt(record, seen)
     if seen.state in (State.RUNNING, State.STOPPING):
-        if record.goal is Goal.STOPPED:
-            return _stop(record)
-        return Nothing() if seen.state is State.STOPPING or is_wired(record, seen) else Rewire()
+        return _stop(record) if record.goal is Goal.STOPPED else _running(record, seen)
     if seen.state is State.EXITED:
         if record.spec.auto_remove:
             return Remove(with_volumes=True)
-        return Nothing()
+        return Await(seen.restart_at_ns) if awaits_restart(record, seen) else Nothing()
     # A start that a crash of the agent cut short: nothing has run yet in this attempt.
     if record.goal is Goal.STOPPED:
         return Settle("stopped before it ran", 137)
@@ -105,6 +120,16 @@ def is_wired(record: ContainerRecord, seen: Observation) -> bool:
         and wish.mac in (None, there.mac)
         for wish, there in zip(wishes, seen.endpoints, strict=True)
     )
+
+
+def _running(record: ContainerRecord, seen: Observation) -> Action:
+    """What a container that is to run on needs: paused or not, then its networks."""
+    if seen.state is State.STOPPING:
+        return Nothing()
+    is_wanted = record.paused_run == seen.run
+    if is_wanted is not seen.is_paused:
+        return Freeze() if is_wanted else Thaw()
+    return Nothing() if is_wired(record, seen) else Rewire()
 
 
 def _next_attempt(record: ContainerRecord, seen: Observation | None) -> Action:

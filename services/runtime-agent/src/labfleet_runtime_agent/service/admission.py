@@ -33,6 +33,9 @@ class Admission:
 
     def changed(self, record: ContainerRecord, seen: Observation | None) -> None:
         """Note a container's newest record and observation."""
+        old = self._known.get(record.id)
+        if old is None or old[0].generation != record.generation:
+            self._holds.arrived(record.id)
         self._subtract(record.id)
         if seen is not None and seen.state is State.REMOVED:
             self._known.pop(record.id, None)
@@ -40,7 +43,6 @@ class Admission:
             self._known[record.id] = (record, seen)
             if takes_room(record, seen):
                 self._used += record.spec.resources()
-        self._holds.arrived(record.id)
         self.moved.set()
 
     def forget(self, container: ContainerId) -> None:
@@ -73,6 +75,23 @@ class Admission:
         )
         self.moved.set()
         return answer
+
+    def hold_more(self, record: ContainerRecord, wanted: Resources, now_s: float) -> None:
+        """Hold what a container would take more with other limits. Raises NoRoomError.
+
+        One that takes no room now needs no hold: its next start is admitted anew.
+        """
+        old = self._known.get(record.id)
+        if old is None or not takes_room(*old):
+            return
+        more = (wanted - record.spec.resources()).positive()
+        answer = self._holds.ask(record.id, more, self.capacity - self._used, now_s)
+        if not answer.is_granted:
+            raise NoRoomError(
+                f"this host has no room left to enlarge {record.name}: "
+                f"it lacks {', '.join(answer.lacking)}"
+            )
+        self.moved.set()
 
     def admit(self, record: ContainerRecord) -> None:
         """Let a container start. Raises NoRoomError naming what is lacking, DiskFullError."""

@@ -3,7 +3,6 @@
 import asyncio
 import os
 
-from labfleet_chassis import process
 from labfleet_chassis.store import Entry, Mirror
 from labfleet_chassis.supervise import supervise
 from labfleet_proto.buckets import container_key
@@ -22,6 +21,7 @@ from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.placement import Hold, HoldAnswer
 from labfleet_proto.runtime import (
+    AdmitLimits,
     ContainerRef,
     ContainerStats,
     PathStat,
@@ -34,14 +34,14 @@ from labfleet_proto.runtime import (
     VolumeRefs,
     VolumeSizes,
 )
-from labfleet_runtime_agent.adapters import archive, host_facts
+from labfleet_runtime_agent.adapters import archive, host_facts, process_table
 from labfleet_runtime_agent.adapters.ledger import LedgerEntry
+from labfleet_runtime_agent.core.admission import check_cpus
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.state import fresh
 from labfleet_runtime_agent.service.tools import Tools
 from labfleet_runtime_agent.service.worker import Worker
 
-_PS_LIMIT_S = 10.0
 _ASK_AGAIN_S = 1.0
 
 
@@ -184,6 +184,22 @@ class Agent:
             raise StaleError(f"container {record.id}: generation {record.generation} is old")
         return await worker.settled(record.generation)
 
+    async def admit_limits(self, job: Job, args: AdmitLimits) -> Nothing:
+        """Say whether a container may have other limits. Repeating renews the same hold."""
+        worker = await self.find(job.tenant, args.container)
+        record, limits = worker.record, args.limits
+        wanted = record.spec.model_copy(update={"limits": limits}).resources()
+        check_cpus(limits.cpuset_cpus or "", host_facts.cpus())
+        if worker.is_running:
+            in_use = await asyncio.to_thread(self.tools.cgroups.memory_in_use, record.id)
+            if limits.memory_bytes < in_use:
+                why = (
+                    f"unable to set memory limit to {limits.memory_bytes} (current usage: {in_use})"
+                )
+                raise InternalError(f"Cannot update container {record.id}: {why}")
+        self.admission.hold_more(record, wanted, self.tools.clock.monotonic_s())
+        return Nothing()
+
     async def kill(self, job: Job, args: Signal) -> Nothing:
         """Send a signal; a repeated job sends it again, as docker would."""
         worker = await self.find(job.tenant, args.container)
@@ -194,23 +210,8 @@ class Agent:
         """List the processes of a container, as `ps` on the host shows them."""
         worker = await self.find(job.tenant, args.container)
         worker.init()
-        words = args.ps_args.split() or ["-ef"]
-        if any(not word.lstrip("-").replace(",", "").replace("=", "").isalnum() for word in words):
-            raise InvalidRequestError(f"ps arguments {args.ps_args!r} are not allowed")
-        done = await process.run(["ps", *words], timeout_s=_PS_LIMIT_S, check=False)
-        if done.exit_code != 0:
-            raise InvalidRequestError(f"ps: {done.stderr.decode(errors='replace').strip()}")
-        lines = done.stdout.decode(errors="replace").splitlines()
-        titles = lines[0].split() if lines else []
-        if "PID" not in titles:
-            raise InvalidRequestError("Couldn't find PID field in ps output")
-        column = titles.index("PID")
-        pids = {str(pid) for pid in self.tools.cgroups.pids(args.container)}
-        rows = [tuple(line.split(None, len(titles) - 1)) for line in lines[1:]]
-        return TopTable(
-            titles=tuple(titles),
-            processes=tuple(row for row in rows if len(row) > column and row[column] in pids),
-        )
+        pids = await asyncio.to_thread(self.tools.cgroups.pids, args.container)
+        return await process_table.table(args.ps_args, pids)
 
     async def stats(self, job: Job, args: ContainerRef) -> ContainerStats:
         """Sample a container; one that does not run uses nothing."""

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import signal
 
-from labfleet_proto.containers import State
+from labfleet_proto.containers import Goal, Observation, State
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.signals import number_of
 from labfleet_runtime_agent.adapters import conmon, log_files
 from labfleet_runtime_agent.adapters.processes import ProcessHandle, is_alive
+from labfleet_runtime_agent.core import probing, restarts
 from labfleet_runtime_agent.service import place_events
 from labfleet_runtime_agent.service.launch import Launch
 from labfleet_runtime_agent.service.live import Live
@@ -43,33 +44,58 @@ async def finish(live: Live) -> None:
     """The attempt is over: note its code, then take away what ran."""
     tools = live.tools
     code, finished_ns = await _exit_code(live)
+    seen = live.seen
+    if seen is None:
+        return
     if live.init is not None:
         live.init.close()
         live.init = None
+    if seen.is_paused:
+        await asyncio.to_thread(tools.cgroups.thaw, live.record.id)
     oom = await asyncio.to_thread(tools.cgroups.was_oom_killed, live.record.id)
     for one in live.execs.values():
         one.exit_code = 137 if one.exit_code is None else one.exit_code
     live.exited = asyncio.Event()
     live.state.running = None
-    attempt = live.seen_attempt
-    endpoints = live.seen.endpoints if live.seen is not None else ()
+    ran_s = max(finished_ns - seen.started_at_ns, 0) / 1e9
+    wait_ms = _restart_wait_ms(live, seen, code, ran_s)
     await live.state.settle(
-        attempt,
+        seen.attempt,
         State.EXITED,
         exit_code=code,
         finished_at_ns=finished_ns,
         was_oom_killed=oom,
         pid=0,
         endpoints=(),
+        is_paused=False,
+        restart_at_ns=tools.clock.now_ns() + wait_ms * 1_000_000 if wait_ms is not None else 0,
+        restart_delay_ms=wait_ms or 0,
+        health=probing.ended(seen.health),
     )
     tools.log.info("container.exited", container=live.record.id, exit_code=code, oom=oom)
-    await tools.emit(live.record, "die", {"exitCode": str(code)})
     if oom:
         await tools.emit(live.record, "oom")
-    await place_events.networks(tools, live.record, "disconnect", endpoints)
+    await tools.emit(live.record, "die", {"exitCode": str(code), "execDuration": str(int(ran_s))})
+    await place_events.networks(tools, live.record, "disconnect", seen.endpoints)
     await place_events.volumes(tools, live.record, "unmount")
     async with live.files:
-        await live.undo(Launch(tools, live.record), attempt)
+        await live.undo(Launch(tools, live.record), seen.run)
+
+
+def _restart_wait_ms(live: Live, seen: Observation, code: int, ran_s: float) -> int | None:
+    """How long the restart policy waits before the next run; None if this was the last."""
+    record = live.record
+    if record.goal is not Goal.RUNNING or record.attempt != seen.attempt:
+        return None
+    ending = restarts.Ending(
+        exit_code=code,
+        ran_s=ran_s,
+        restart_count=seen.restart_count,
+        last_wait_ms=seen.restart_delay_ms,
+        is_killed=seen.is_killed,
+        is_of_older_boot=not live.state.is_of_this_boot,
+    )
+    return restarts.wait_ms(record.spec.restart, ending)
 
 
 async def _exit_code(live: Live) -> tuple[int, int]:
@@ -95,15 +121,24 @@ async def stop(live: Live, name: str, grace_s: int) -> None:
         await finish(live)
         return
     generation = live.record.generation
-    live.state.advance(live.seen_attempt, State.STOPPING)
-    init.send(_signal_number(name))
+    was_paused = live.seen is not None and live.seen.is_paused
+    live.state.advance(live.seen_attempt, State.STOPPING, is_paused=False)
+    await _signal(live, init, _signal_number(name))
+    if was_paused:  # what was sent arrives now
+        await asyncio.to_thread(live.tools.cgroups.thaw, live.record.id)
     if not await _ends_within(live, grace_s, generation):
         if live.record.generation != generation:
             return  # decide again
-        init.send(signal.SIGKILL)
+        await _signal(live, init, signal.SIGKILL)
         await live.exited.wait()
     await finish(live)
-    await live.tools.emit(live.record, "stop")
+    if live.record.goal is not Goal.REMOVED:
+        await live.tools.emit(live.record, "stop")
+
+
+async def _signal(live: Live, init: ProcessHandle, number: int) -> None:
+    if init.send(number):
+        await live.tools.emit(live.record, "kill", {"signal": str(number)})
 
 
 async def _ends_within(live: Live, limit_s: int, generation: int) -> bool:
@@ -120,7 +155,7 @@ async def settle(live: Live, reason: str, code: int) -> None:
     """An attempt that was called off before it ran: nothing of it stays."""
     attempt = live.record.attempt
     if live.has_leftovers:
-        await live.undo(Launch(live.tools, live.record), attempt)
+        await live.undo(Launch(live.tools, live.record), live.state.run_of(attempt))
     live.state.running = None
     live.drop_attachments()
     now = live.tools.clock.now_ns()
@@ -132,9 +167,8 @@ async def settle(live: Live, reason: str, code: int) -> None:
 async def remove(live: Live, *, with_volumes: bool) -> None:
     """Take away everything; the ledger keeps only that it is removed, until the record is gone."""
     tools, record = live.tools, live.record
-    attempt = max(record.attempt, live.seen_attempt)
     async with live.files:
-        await Launch(tools, record).undo(attempt)
+        await Launch(tools, record).undo(live.state.run_of(record.attempt))
         await tools.files.snapshots.discard(record.id)
         await asyncio.to_thread(log_files.remove_all, live.log_file)
     if with_volumes:

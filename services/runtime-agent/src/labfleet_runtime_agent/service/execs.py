@@ -1,7 +1,6 @@
 """Execs of this host's containers: made, started with a client or without, told about, resized."""
 
 import asyncio
-from pathlib import Path
 
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_proto.errors import (
@@ -14,14 +13,13 @@ from labfleet_proto.ids import ExecId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.runtime import AttachExec, CreateExec, ExecRef, ExecStatus, Resize
-from labfleet_runtime_agent.adapters import execs, host_facts, image_users
+from labfleet_runtime_agent.adapters import execs
 from labfleet_runtime_agent.adapters.exec_client import ExecClient
 from labfleet_runtime_agent.adapters.execs import Exec
-from labfleet_runtime_agent.core import spec as oci
 from labfleet_runtime_agent.core.frames import STDOUT
-from labfleet_runtime_agent.core.spec import HostPart
 from labfleet_runtime_agent.metrics import EXECS
 from labfleet_runtime_agent.service.agent import Agent
+from labfleet_runtime_agent.service.exec_process import oci_process
 from labfleet_runtime_agent.service.worker import Worker
 
 _MOST_EXECS = 1000
@@ -41,6 +39,7 @@ class Execs:
         """Prepare an exec; repeating with the same id is nothing."""
         worker = await self._agent.find(job.tenant, args.container)
         worker.init()
+        worker.require_unpaused()
         for old in [key for key, one in worker.execs.items() if one.exit_code is not None]:
             if len(worker.execs) < _MOST_EXECS:
                 break
@@ -61,6 +60,7 @@ class Execs:
         worker = await self._agent.find(job.tenant, args.container)
         one = _exec_of(worker, args.exec)
         worker.init()
+        worker.require_unpaused()
         one.begin()
         failure: asyncio.Future[LabfleetError] = asyncio.get_running_loop().create_future()
         self._agent.admission.spawn(self._run(worker, one, None, failure))
@@ -93,6 +93,7 @@ class Execs:
         """Start an exec with a client; returns when the exec is over or the client has left it."""
         one = _exec_of(worker, request.exec)
         worker.init()
+        worker.require_unpaused()
         one.begin()
         if request.height and request.width:
             one.resize(request.height, request.width)
@@ -119,7 +120,9 @@ class Execs:
         about = {"execID": str(one.spec.exec)}
         try:
             await tools.emit(record, f"exec_start: {' '.join(one.spec.argv)}", about)
-            process = await self._process(worker, one)
+            process = await oci_process(record, worker.init(), one.spec)
+            if one.size is not None:
+                process["consoleSize"] = {"height": one.size[0], "width": one.size[1]}
             groups = tools.cgroups.enter_files(record.id)
             await execs.run(tools.runtime, one, process, groups, worker.bundle, client)
         except (LabfleetError, OSError) as exc:
@@ -135,40 +138,6 @@ class Execs:
             if client is not None:
                 client.over.set()
         await tools.emit(record, "exec_die", {**about, "exitCode": str(one.exit_code)})
-
-    async def _process(self, worker: Worker, one: Exec) -> dict[str, object]:
-        """The OCI process of an exec: the container's limits and powers, the exec's own words."""
-        init = worker.init()
-        spec = worker.record.spec
-        asked = one.spec
-        user = asked.user or spec.user
-        root = Path(f"/proc/{init.pid}/root")
-        who = await asyncio.to_thread(image_users.look_up, root, user, spec.group_add)
-        named = {entry.partition("=")[0] for entry in asked.env}
-        inherited = tuple(entry for entry in spec.env if entry.partition("=")[0] not in named)
-        merged = spec.model_copy(
-            update={
-                "entrypoint": (),
-                "command": asked.argv,
-                "env": inherited + asked.env,
-                "working_dir": asked.working_dir or spec.working_dir,
-                "is_tty": asked.is_tty,
-                "with_init": False,
-            }
-        )
-        part = HostPart(
-            rootfs="",
-            uid_base=0,
-            netns_path="",
-            sysfs_path="",
-            files={},
-            volumes=(),
-            hard_nofile=host_facts.hard_nofile(),
-        )
-        document = oci.process(merged, part, who)
-        if one.size is not None:
-            document["consoleSize"] = {"height": one.size[0], "width": one.size[1]}
-        return document
 
 
 def _exec_of(worker: Worker, exec_id: ExecId) -> Exec:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labfleet_chassis.tasks import TaskGroup
-from labfleet_proto.containers import ContainerRecord
+from labfleet_proto.containers import ContainerRecord, Limits
 from labfleet_proto.errors import LabfleetError, UnavailableError
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.networks import (
@@ -47,6 +47,7 @@ class Launched:
 
     running: RunningProcess
     interface: InterfaceReady
+    limits: Limits
     steps_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -63,8 +64,10 @@ class Launch:
         """Directory of the container's bundle."""
         return self._tools.runtime.bundle_of(self._record.id)
 
-    async def create(self, base: int) -> Launched:
-        """Make everything and let crun create the container; `base` is the first of its user ids.
+    async def create(self, base: int, run: int) -> Launched:
+        """Make everything and let crun create the container for its run of that number.
+
+        `base` is the first of its user ids.
 
         Raises LabfleetError; `undo` takes back what was made.
         """
@@ -73,7 +76,7 @@ class Launch:
         try:
             async with TaskGroup() as tasks:
                 files = tasks.create_task(self._timed("files", self._prepare_files(base)))
-                network = tasks.create_task(self._timed("network", self._allocate()))
+                network = tasks.create_task(self._timed("network", self._allocate(run)))
                 tasks.create_task(self._timed("cgroup", self._make_cgroup()))
         except ExceptionGroup as group:  # not except*: that would wrap what is raised here
             raise _first(group) from None
@@ -93,7 +96,7 @@ class Launch:
         self._note("enter", time.perf_counter() - began)
         if record.spec.shares_network_of is not None:  # the endpoints are the other's
             interface = interface.model_copy(update={"endpoints": ()})
-        return Launched(running, interface, self._steps)
+        return Launched(running, interface, record.spec.limits, self._steps)
 
     def _note(self, step: str, took_s: float) -> None:
         self._steps[step] = round(took_s, 6)
@@ -156,15 +159,15 @@ class Launch:
                     here, "/", chunks.get, keep_owner=True, refuse_type_change=False
                 )
 
-    async def _allocate(self) -> InterfaceReady:
-        return await self._ask_network(ALLOCATE_INTERFACE, self._record.attempt)
+    async def _allocate(self, run: int) -> InterfaceReady:
+        return await self._ask_network(ALLOCATE_INTERFACE, run)
 
-    async def rewire(self, attempt: int, old: Sequence[Endpoint]) -> InterfaceReady:
-        """Make the interfaces of the running attempt equal to the record's networks; again is nothing.
+    async def rewire(self, run: int, old: Sequence[Endpoint]) -> InterfaceReady:
+        """Make the interfaces of the current run equal to the record's networks; again is nothing.
 
         Raises what the network service raises.
         """
-        interface = await self._ask_network(CHANGE_INTERFACES, attempt)
+        interface = await self._ask_network(CHANGE_INTERFACES, run)
         await asyncio.to_thread(self._rename, interface, old)
         return interface
 
@@ -182,7 +185,7 @@ class Launch:
             path.write_text(text)
 
     async def _ask_network(
-        self, kind: JobKind[AllocateInterface, InterfaceReady], attempt: int
+        self, kind: JobKind[AllocateInterface, InterfaceReady], run: int
     ) -> InterfaceReady:
         record = self._record
         spec = record.spec
@@ -214,7 +217,7 @@ class Launch:
             kind,
             AllocateInterface(
                 container=record.id,
-                attempt=attempt,
+                attempt=run,
                 networks=wishes,
                 ports=ports,
                 shares=spec.shares_network_of,
@@ -260,8 +263,8 @@ class Launch:
         self._tools.runtime.write_config(record.id, config)
         return config
 
-    async def undo(self, attempt: int) -> None:
-        """Take away what runs or was made for running; again is nothing.
+    async def undo(self, run: int) -> None:
+        """Take away what runs or was made for a run; again is nothing.
 
         The writable layer and the log stay.
         """
@@ -270,7 +273,7 @@ class Launch:
         try:
             await tools.bus.call(
                 RELEASE_INTERFACE,
-                ReleaseInterface(container=record.id, attempt=attempt),
+                ReleaseInterface(container=record.id, attempt=run),
                 tenant=record.tenant,
                 subject=record.id,
                 host=tools.host,

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from labfleet_proto.containers import ContainerRecord, Observation, State
+from labfleet_proto.containers import ContainerRecord, Limits, Observation, State, awaits_restart
 from labfleet_proto.errors import ConflictError, LabfleetError
 from labfleet_runtime_agent.adapters.attach import Attachment
 from labfleet_runtime_agent.adapters.execs import Exec
@@ -60,6 +60,8 @@ class Live:
         self.init: ProcessHandle | None = None
         self.wake = asyncio.Event()
         self.exited = asyncio.Event()
+        self.limits: Limits | None = None
+        """In force on its processes; None if that is not known."""
         self.files = asyncio.Lock()
         """Held while its files are mounted or taken away."""
         self._attachments: list[Attachment] = []
@@ -85,6 +87,11 @@ class Live:
         return self.state.is_in(*_HAS_PROCESSES)
 
     @property
+    def awaits_restart(self) -> bool:
+        """Whether it has ended and its restart policy is about to run it again."""
+        return awaits_restart(self.record, self.seen)
+
+    @property
     def bundle(self) -> Path:
         """Directory of the container's bundle, while it runs."""
         return self.tools.runtime.bundle_of(self.record.id)
@@ -106,10 +113,10 @@ class Live:
         tools, name = self.tools, self.record.id
         return tools.runtime.knows(name) or tools.files.snapshots.holds(name)
 
-    async def undo(self, launch: Launch, attempt: int) -> None:
+    async def undo(self, launch: Launch, run: int) -> None:
         """Leave nothing half-made; what cannot be undone now is undone by the next start or by fsck."""
         try:
-            await launch.undo(attempt)
+            await launch.undo(run)
         except LabfleetError as exc:
             self.tools.log.warning("container.undo", container=self.record.id, error=exc.message)
 

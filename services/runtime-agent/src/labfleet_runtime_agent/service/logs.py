@@ -41,7 +41,7 @@ async def _blocks(
     reader = LogReader(worker.log_file, request, output)
     try:
         while True:
-            is_over = not (request.follow and worker.is_running)
+            is_over = not request.follow or worker.is_over
             if request.until_ns and now_ns() > request.until_ns:
                 is_over = True
             data, has_read = await asyncio.to_thread(reader.read)

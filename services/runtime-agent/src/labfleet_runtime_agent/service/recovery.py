@@ -1,8 +1,11 @@
 """After a restart of the agent: what is true of a container that an earlier life of it ran."""
 
-from labfleet_proto.containers import State
+import asyncio
+
+from labfleet_proto.containers import Goal, State
+from labfleet_proto.restarts import Restart
 from labfleet_runtime_agent.adapters.processes import is_alive
-from labfleet_runtime_agent.service import ending
+from labfleet_runtime_agent.service import ending, health
 from labfleet_runtime_agent.service.launch import Launch
 from labfleet_runtime_agent.service.live import Live
 
@@ -16,7 +19,8 @@ async def recover(live: Live) -> None:
     if seen.state >= State.EXITED:
         live.state.publish()  # that life may have ended before it was told
         if seen.state is State.EXITED and live.has_leftovers:
-            await live.undo(Launch(live.tools, live.record), seen.attempt)
+            await live.undo(Launch(live.tools, live.record), seen.run)
+        _after_boot(live)
         return
     if running is not None and is_alive(running.pid, running.started_ticks):
         if seen.state is State.CREATED and not live.tools.runtime.has_begun(running.pid):
@@ -25,11 +29,31 @@ async def recover(live: Live) -> None:
             live.state.advance(seen.attempt, State.RUNNING)
         if live.init is None:
             ending.follow(live)
+            health.watch(live)
+        await asyncio.to_thread(_recall_pause, live)
         live.state.publish()
         return
     if seen.state is State.CREATED:  # it may have run: an attempt never runs twice
         live.state.advance(seen.attempt, State.RUNNING)
     await ending.finish(live)
+
+
+def _recall_pause(live: Live) -> None:
+    """The kernel knows whether it is paused: that life may have ended before it was noted."""
+    is_frozen = live.tools.cgroups.is_frozen(live.record.id)
+    seen = live.seen
+    if seen is not None and seen.is_paused is not is_frozen:
+        live.state.advance(seen.attempt, seen.state, is_paused=is_frozen)
+
+
+def _after_boot(live: Live) -> None:
+    """`always` means after a new boot, too, however the container ended before it."""
+    seen, record = live.seen, live.record
+    if live.state.is_of_this_boot or seen is None or seen.restart_at_ns:
+        return
+    is_wanted = record.goal is Goal.RUNNING and seen.attempt == record.attempt
+    if is_wanted and record.spec.restart.name is Restart.ALWAYS and seen.started_at_ns:
+        live.state.change(restart_at_ns=live.tools.clock.now_ns())
 
 
 async def _recall(live: Live) -> None:

@@ -27,8 +27,9 @@ class Rewirer:
         live = self._live
         record, attempt = live.record, live.seen_attempt
         old = live.seen.endpoints if live.seen is not None else ()
+        run = live.state.run_of(attempt)
         try:
-            interface = await Launch(live.tools, record).rewire(attempt, old)
+            interface = await Launch(live.tools, record).rewire(run, old)
         except UnavailableError:
             raise
         except (LabfleetError, OSError) as exc:

@@ -3,15 +3,16 @@
 import asyncio
 import time
 
-from labfleet_proto.containers import State
+from labfleet_proto.containers import ContainerRecord, State
 from labfleet_proto.errors import (
     CommandNotRunnableError,
     InternalError,
     LabfleetError,
     UnavailableError,
 )
+from labfleet_runtime_agent.core import probing
 from labfleet_runtime_agent.metrics import STARTS
-from labfleet_runtime_agent.service import ending, place_events
+from labfleet_runtime_agent.service import ending, health, place_events
 from labfleet_runtime_agent.service.launch import Launch
 from labfleet_runtime_agent.service.live import Live
 
@@ -22,6 +23,7 @@ class Starter:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._tried: tuple[int, float] | None = None
+        """Number of the run, and since when."""
 
     async def start(self, attempt: int) -> None:
         """Run an attempt. The record may change meanwhile: the attempt is the one of its beginning.
@@ -31,6 +33,7 @@ class Starter:
         live = self._live
         record = live.record
         launch = Launch(live.tools, record)
+        run = live.state.run_of(attempt)
         try:
             base = await live.state.uid_base()
             async with live.tools.start_slots, live.files:
@@ -38,19 +41,23 @@ class Starter:
                 if not (live.state.is_in(State.CREATED) and live.seen_attempt == attempt):
                     # Counted from here on, whatever becomes of its goal while it is on its way.
                     live.state.advance(attempt, State.PREPARING)
+                run = live.state.run_of(attempt)
                 await self._launch(launch, attempt, base)
         except (LabfleetError, OSError) as exc:
-            await live.undo(launch, attempt)
-            if isinstance(exc, UnavailableError) and not self._has_tried_enough(attempt):
+            await live.undo(launch, run)
+            if isinstance(exc, UnavailableError) and not self._has_tried_enough(run):
                 raise
             error = InternalError(f"start: {exc}") if isinstance(exc, OSError) else exc
             await self._failed(attempt, error)
 
-    def _has_tried_enough(self, attempt: int) -> bool:
-        tools = self._live.tools
+    def _has_tried_enough(self, run: int) -> bool:
+        """Nobody waits for a restart by policy: it is tried until it is there."""
+        tools, seen = self._live.tools, self._live.seen
+        if seen is not None and seen.restart_count:
+            return False
         now_s = tools.clock.monotonic_s()
-        if self._tried is None or self._tried[0] != attempt:
-            self._tried = (attempt, now_s)
+        if self._tried is None or self._tried[0] != run:
+            self._tried = (run, now_s)
         return now_s - self._tried[1] > tools.settings.start_limit_s
 
     async def _launch(self, launch: Launch, attempt: int, base: int) -> None:
@@ -58,10 +65,12 @@ class Starter:
         tools = live.tools
         began = time.perf_counter()
         if live.has_leftovers:
-            await launch.undo(attempt)
-        launched = await launch.create(base)
+            await launch.undo(live.state.run_of(attempt))
+        launched = await launch.create(base, live.state.run_of(attempt))
         live.state.running = launched.running
+        live.limits = launched.limits
         live.exited = asyncio.Event()
+        before = live.seen.health if live.seen is not None else None
         live.state.advance(
             attempt,
             State.CREATED,
@@ -71,6 +80,7 @@ class Starter:
             started_at_ns=tools.clock.now_ns(),
             error="",
             error_code="",
+            health=probing.begun(before) if _is_checked(live.record) else None,
         )
         # How to find the processes again, and when they began, before the command runs.
         live.state.note()
@@ -83,6 +93,7 @@ class Starter:
         live.state.advance(attempt, State.RUNNING, steps_s=steps_s)
         live.state.publish()
         ending.follow(live)
+        health.watch(live)
         STARTS.labels("ok").inc()
         await place_events.networks(tools, live.record, "connect", launched.interface.endpoints)
         await place_events.volumes(tools, live.record, "mount")
@@ -107,6 +118,11 @@ class Starter:
             finished_at_ns=live.tools.clock.now_ns(),
             endpoints=(),
         )
+
+
+def _is_checked(record: ContainerRecord) -> bool:
+    check = record.spec.healthcheck
+    return check is not None and bool(check.argv)
 
 
 def _command_code(error: LabfleetError) -> int:

@@ -35,21 +35,67 @@ class ContainerState:
         """
         old = self.seen
         if old is None or old.attempt < attempt:
-            old = Observation(
-                id=self.record.id,
-                tenant=self.record.tenant,
-                host=self._tools.host,
-                generation=self.record.generation,
-                attempt=attempt,
-                state=State.ASSIGNED,
-            )
+            before, old = old, self._first_of(attempt, old.restarts if old is not None else 0)
+            if before is not None:
+                old = old.model_copy(update=_kept(before))
         if old.state is not state:
             check_transition(self.record.id, old.state, state)
+        change = old.change + 1 if old.state is state else 0
         self.seen = old.model_copy(
-            update={"state": state, "generation": self.record.generation, **facts}
+            update={
+                "state": state,
+                "generation": self.record.generation,
+                "change": change,
+                **facts,
+            }
         )
         self._admission.changed(self.record, self.seen)
         return self.seen
+
+    def change(self, *, is_durable: bool = True, **facts: object) -> None:
+        """Note and tell new facts of the state that it is in; durably if they outlive the boot."""
+        if self.seen is not None:
+            self.advance(self.seen.attempt, self.seen.state, **facts)
+            if is_durable:
+                self.note()
+            else:
+                self._tools.ledger.note(self._entry())
+            self.publish()
+
+    def begin_restart(self) -> None:
+        """Open the next run of the attempt, as its restart policy says."""
+        old = self.seen
+        if old is None:
+            return
+        self.seen = self._first_of(old.attempt, old.restarts + 1).model_copy(
+            update={
+                "restart_count": old.restart_count + 1,
+                **_kept(old),
+                "restart_delay_ms": old.restart_delay_ms,
+                "started_at_ns": old.started_at_ns,
+                "finished_at_ns": old.finished_at_ns,
+                "exit_code": old.exit_code,
+            }
+        )
+        self._admission.changed(self.record, self.seen)
+
+    def _first_of(self, attempt: int, restarts: int) -> Observation:
+        """The first observation of a run."""
+        return Observation(
+            id=self.record.id,
+            tenant=self.record.tenant,
+            host=self._tools.host,
+            generation=self.record.generation,
+            attempt=attempt,
+            state=State.ASSIGNED,
+            restarts=restarts,
+        )
+
+    def run_of(self, attempt: int) -> int:
+        """Number of the newest run of an attempt, begun or about to begin."""
+        if self.seen is None:
+            return attempt
+        return max(attempt, self.seen.attempt) + self.seen.restarts
 
     async def settle(self, attempt: int, state: State, **facts: object) -> None:
         """Move to a state, durably here, and then on its way to the fleet's memory."""
@@ -78,6 +124,10 @@ class ContainerState:
         async with self._saving:
             await asyncio.to_thread(self._tools.ledger.save, self._entry())
             self.is_saved = True
+
+    def counted(self) -> None:
+        """Count it for the host's capacity with its newest record."""
+        self._admission.changed(self.record, self.seen)
 
     def note(self) -> None:
         """Write down for a new life of the agent in this boot; the durable entry follows beside."""
@@ -114,6 +164,15 @@ class ContainerState:
         """Give the range back: nothing is left that belongs to its ids."""
         self._tools.files.slots.release(self.record.id)
         self._uid_slot = None
+
+
+def _kept(before: Observation) -> dict[str, object]:
+    """What a run inherits of the one before."""
+    return {
+        "health": before.health,
+        "previous_exit_code": before.exit_code,
+        "previous_run": before.run,
+    }
 
 
 def fresh(record: ContainerRecord) -> LedgerEntry:

@@ -10,8 +10,7 @@ import contextlib
 from pathlib import Path
 
 from labfleet_proto.containers import ContainerRecord, Observation, State
-from labfleet_proto.errors import ConflictError, LabfleetError, TransientError
-from labfleet_proto.signals import number_of
+from labfleet_proto.errors import ConflictError, InternalError, LabfleetError, TransientError
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.attach import Attachment
 from labfleet_runtime_agent.adapters.execs import Exec
@@ -19,7 +18,7 @@ from labfleet_runtime_agent.adapters.ledger import LedgerEntry
 from labfleet_runtime_agent.adapters.processes import ProcessHandle
 from labfleet_runtime_agent.adapters.writable_layer import WritableLayer
 from labfleet_runtime_agent.core import decide as rules
-from labfleet_runtime_agent.service import ending, file_views, recovery
+from labfleet_runtime_agent.service import changing, ending, file_views, recovery
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.live import Live
 from labfleet_runtime_agent.service.rewiring import Rewirer
@@ -28,6 +27,8 @@ from labfleet_runtime_agent.service.tools import Tools
 
 _RETRY_S = 0.3
 _WELCOME_S = 0.5
+_LONGEST_RESTART_WAIT_S = 60.0
+"""Also when the clock was set back meanwhile."""
 
 
 class Worker:
@@ -80,6 +81,7 @@ class Worker:
         if not rules.is_news(record, self.record):
             return False
         self._live.state.record = record
+        self._live.state.counted()
         self._live.wake.set()
         return True
 
@@ -99,6 +101,20 @@ class Worker:
         """The container's first process. Raises ConflictError if it does not run."""
         return self._live.first_process()
 
+    def require_unpaused(self) -> None:
+        """Raise ConflictError, in docker's words, for a new process in a paused container."""
+        if self.seen is not None and self.seen.is_paused:
+            raise ConflictError(
+                f"Container {self.record.id} is paused, unpause the container before exec"
+            )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it neither runs nor is about to be run again by its restart policy."""
+        seen = self.seen
+        is_begun_again = seen is not None and seen.restart_count and seen.state < State.RUNNING
+        return not (self.is_running or self._live.awaits_restart or is_begun_again)
+
     def attach(self, attachment: Attachment) -> None:
         """Attach now if it runs, else just before its next start."""
         self._live.attach(attachment)
@@ -109,13 +125,7 @@ class Worker:
 
     async def signal(self, name: str) -> None:
         """Send a signal to its first process. Raises ConflictError, InvalidRequestError."""
-        live, container = self._live, self.record.id
-        number = number_of(name)
-        if live.init is None or not self.is_running or not live.init.send(number):
-            raise ConflictError(
-                f"Cannot kill container: {container}: container {container} is not running"
-            )
-        await live.tools.emit(self.record, "kill", {"signal": str(number)})
+        await changing.send(self._live, name)
 
     def files(self) -> contextlib.AbstractAsyncContextManager[RootView]:
         """Its files as it sees them, mounted for the time being if it does not run."""
@@ -138,14 +148,16 @@ class Worker:
         while True:
             live.wake.clear()
             generation = self.record.generation
+            await changing.adjust(live)
             action = rules.decide(self.record, self.seen)
             if isinstance(action, rules.Rewire) and self._rewirer.gave_up(generation):
                 action = rules.Nothing()
-            if isinstance(action, rules.Nothing):
+            if isinstance(action, rules.Nothing | rules.Await):
                 live.waiters.answer(generation, self.seen)
                 if self.is_removed:
                     return
-                await self._wait()
+                until_ns = action.until_ns if isinstance(action, rules.Await) else None
+                await self._wait(until_ns)
                 continue
             try:
                 await self._perform(action)
@@ -155,9 +167,17 @@ class Worker:
                 )
                 await asyncio.sleep(_RETRY_S)
 
-    async def _wait(self) -> None:
-        """Wait for a newer record, or for the end of the running container."""
+    async def _wait(self, restart_at_ns: int | None) -> None:
+        """Wait for a newer record, the end of the running container, or the time of its restart."""
         live = self._live
+        if restart_at_ns is not None:
+            wait_s = (restart_at_ns - live.tools.clock.now_ns()) / 1e9
+            try:
+                async with asyncio.timeout(min(max(wait_s, 0), _LONGEST_RESTART_WAIT_S)):
+                    await live.wake.wait()
+            except TimeoutError:
+                live.state.begin_restart()
+            return
         if not live.state.is_saved:
             # A start mostly follows at once, and writes the entry anyway.
             with contextlib.suppress(TimeoutError):
@@ -182,5 +202,17 @@ class Worker:
                 await ending.settle(self._live, reason, code)
             case rules.Rewire():
                 await self._rewirer.rewire()
-            case rules.Nothing():
+            case rules.Freeze():
+                await self._freeze()
+            case rules.Thaw():
+                await changing.thaw(self._live)
+            case rules.Nothing() | rules.Await():
                 return
+
+    async def _freeze(self) -> None:
+        """Pause it; one that will not stop is told to those who wait, and tried again."""
+        try:
+            await changing.freeze(self._live)
+        except InternalError as exc:
+            self._live.waiters.fail(exc)
+            await asyncio.sleep(_RETRY_S)

@@ -23,7 +23,7 @@ class DropContainer:
 
 @dataclass(frozen=True)
 class DropName:
-    """A claim whose container never came to be.
+    """A claim whose container never came to be, or has another name: a rename was cut short.
 
     The key may be claimed anew before this is done: only the claim of `container` is to go.
     """
@@ -64,10 +64,10 @@ def due(
                 actions.append(DropObservation(key))
         elif record.assignment.host == seen.host:
             actions.append(_drop(record))
-    known = {record.id for record in records.values()}
+    named = {record.id: name_key(record.tenant, record.name) for record in records.values()}
     for key, name in names.items():
         age_s = (now_ns - name.created_at_ns) / 1e9
-        if name.id not in known and age_s > ORPHAN_NAME_S:
+        if named.get(name.id) != key and age_s > ORPHAN_NAME_S:
             actions.append(DropName(key, name.id))
     return actions
 

@@ -5,13 +5,14 @@ import asyncio
 from labfleet_chassis.service import Chassis
 from labfleet_chassis.store import Bucket
 from labfleet_chassis.tasks import TaskGroup
-from labfleet_proto.buckets import container_key
+from labfleet_proto.buckets import container_key, name_key
 from labfleet_proto.containers import (
     ContainerRecord,
     NameRecord,
     Observation,
 )
 from labfleet_proto.errors import StaleError
+from labfleet_proto.ids import TenantId
 from labfleet_scheduler import metrics
 from labfleet_scheduler.core import promises
 from labfleet_scheduler.service.memory import Memory
@@ -72,13 +73,22 @@ class Promises:
                     await _drop(memory.containers.bucket, action.container_key, record.revision)
             case promises.DropName():
                 entry = memory.names.entries.get(action.name_key)
-                if entry is not None and entry.value.id == action.container:
+                is_its = entry is not None and entry.value.id == action.container
+                # The mirror of records may be behind: what it lacks is asked of the store.
+                if entry is not None and is_its and not await self._is_named(action):
                     await _drop(memory.names.bucket, action.name_key, entry.revision)
             case promises.DropObservation():
                 seen = memory.observed.entries.get(action.observed_key)
                 # The mirror of records may be behind: what it lacks is asked of the store.
                 if seen is not None and not await self._is_recorded(seen.value):
                     await _drop(memory.observed.bucket, action.observed_key, seen.revision)
+
+    async def _is_named(self, action: promises.DropName) -> bool:
+        """Whether the container has this name, as the store has it."""
+        tenant = TenantId(action.name_key.partition(".")[0])
+        key = container_key(tenant, action.container)
+        there = await self._memory.containers.bucket.get(key)
+        return there is not None and name_key(tenant, there.value.name) == action.name_key
 
     async def _is_recorded(self, seen: Observation) -> bool:
         key = container_key(seen.tenant, seen.id)
