@@ -4,6 +4,7 @@ import json
 import urllib.request
 
 from tests.farm.fleet import Fleet, until
+from tests.farm.tenant import Tenant
 
 SERVE = "mkdir -p /www && hostname > /www/index.html && exec httpd -f -h /www"
 
@@ -107,6 +108,28 @@ def test_a_subnet_of_ones_own_choice(fleet: Fleet) -> None:
     fleet.kill_service(f"network-{host}")
     fleet.wait_ready()
     until(lambda: _asks(fleet, "n1", "n2") == "n2")
+
+
+def test_two_tenants_use_the_same_subnet_on_the_same_hosts(
+    fleet: Fleet,  # noqa: ARG001 - empty again afterwards
+    tenants: tuple[Tenant, Tenant],
+) -> None:
+    for each in tenants:
+        each.docker("network", "create", "--subnet", "10.77.0.0/24", "lab")
+        for name, address, host in (("web", "10.77.0.5", 1), ("ask", "10.77.0.6", 2)):
+            each.docker("run", "-d", "--name", name, "--hostname", f"of-{each.name}", "--network",
+                        "lab", "--ip", address, "--label", f"labfleet.constraint=host==host{host}",
+                        "busybox", "sh", "-c", SERVE)  # fmt: skip
+    try:
+        for each in tenants:
+            for asker, target in (("ask", "web"), ("web", "ask"), ("ask", "10.77.0.5")):
+                words = ("exec", asker, "timeout", "3", "wget", "-qO-", f"http://{target}")
+                found = until(lambda e=each, w=words: e.docker(*w, code=None).out)
+                assert found == f"of-{each.name}"
+    finally:
+        for each in tenants:
+            each.docker("rm", "-f", "web", "ask")
+            each.docker("network", "rm", "lab")
 
 
 def test_all_of_ipam_is_kept_and_served(fleet: Fleet) -> None:

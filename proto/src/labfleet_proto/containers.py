@@ -156,8 +156,8 @@ class NetworkAttachment(Message):
     """Asked for by `--ip`."""
     mac: str | None = None
     """Asked for by `--mac-address`."""
-    links: dict[str, ContainerId] = {}
-    """Names that only this container knows, and which container each means."""
+    links: dict[str, str] = {}
+    """Names that only this container knows, and the name in this network that each means."""
     driver_opts: dict[str, str] = {}
     gateway_priority: int = 0
 
@@ -205,6 +205,8 @@ class ContainerSpec(Message):
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
+    link_env: tuple[str, ...] = ()
+    """What `--link` adds to the environment; inspect does not show it."""
     sysctls: dict[str, str] = {}
     group_add: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()

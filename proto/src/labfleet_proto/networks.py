@@ -70,8 +70,8 @@ class AddressRecord(Message):
     """Names that resolve to the address: container name, short id, aliases, hostname."""
     interface: str = ""
     """Name inside the container, such as `eth0`."""
-    links: dict[str, ContainerId] = {}
-    """Names that only the holder of this address knows, and whose address each means."""
+    links: dict[str, str] = {}
+    """Names that only the holder of this address knows, and the name in the network that each means."""
 
 
 class Endpoint(Message):
@@ -96,7 +96,7 @@ class InterfaceWish(Message):
     aliases: tuple[str, ...] = ()
     address: str | None = None
     mac: str | None = None
-    links: dict[str, ContainerId] = {}
+    links: dict[str, str] = {}
     gateway_priority: int = 0
     """The network of the greatest is the container's way out; of equal ones the first."""
 

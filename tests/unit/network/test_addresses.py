@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.proto.records import network_record
+from tests.unit.proto.records import network_id, network_record
 
 from labfleet_network.core.addresses import (
     check_asked,
@@ -13,8 +13,10 @@ from labfleet_network.core.addresses import (
     lowest_free,
     mac_of,
     prefix_len,
+    way_out,
 )
 from labfleet_proto.errors import InvalidRequestError, NoRoomError
+from labfleet_proto.networks import InterfaceWish
 
 NETWORK = network_record(subnet="10.100.4.0/29", gateway="10.100.4.1")
 ALL = [f"10.100.4.{last}" for last in range(2, 7)]
@@ -92,3 +94,30 @@ def test_every_host_address_can_be_asked_for(address: str) -> None:
 def test_another_address_is_refused_with_the_reason(address: str, why: str) -> None:
     with pytest.raises(InvalidRequestError, match=why):
         check_asked(NETWORK, address)
+
+
+def test_addresses_come_from_the_range_and_leave_out_what_is_set_aside() -> None:
+    network = network_record(
+        subnet="172.28.0.0/16",
+        gateway="172.28.5.0",
+        ip_range="172.28.5.0/29",
+        aux_addresses={"router": "172.28.5.1"},
+    )
+    assert lowest_free(network, {"172.28.5.2"}) == "172.28.5.3"
+    with pytest.raises(InvalidRequestError, match="set aside"):
+        check_asked(network, "172.28.5.1")
+    taken = {f"172.28.5.{number}" for number in range(8)}
+    with pytest.raises(NoRoomError, match=r"no address is left in 172\.28\.5\.0/29"):
+        lowest_free(network, taken)
+
+
+def test_the_way_out_is_the_first_that_has_one_or_the_greatest_priority() -> None:
+    wishes = [
+        InterfaceWish(network=network_id(n), network_name="", names=(), gateway_priority=p)
+        for n, p in ((1, 0), (2, 0), (3, 5))
+    ]
+    closed = network_record(is_internal=True)
+    assert way_out(wishes[:2], [network_record(), network_record()]) == 0
+    assert way_out(wishes[:2], [closed, network_record()]) == 1
+    assert way_out(wishes, [network_record()] * 3) == 2
+    assert way_out(wishes[:1], [closed]) is None

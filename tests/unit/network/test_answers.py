@@ -98,3 +98,20 @@ def test_forward_and_reverse_agree(asker: str) -> None:
     names = FLEET.reverse(asker, DB_IN_1)
     assert names is not None
     assert FLEET.forward(asker, names[0]) == [DB_IN_1]
+
+
+def test_a_link_is_known_to_its_holder_alone_and_follows_the_name() -> None:
+    asker = address_record("10.100.1.7", names=("asker",), number=7, links={"store": "DB"})
+    other = address_record("10.100.1.8", names=("other",), number=8)
+    directory = Directory.of([address_record(DB_IN_1, names=("db",)), asker, other], {})
+    assert directory.forward("10.100.1.7", "store") == [DB_IN_1]
+    assert directory.forward("10.100.1.8", "store") is None
+
+
+def test_equal_addresses_of_two_networks_are_told_apart_by_where_the_question_came_in() -> None:
+    one = address_record("10.1.0.2", network=1, number=1, names=("web",))
+    two = address_record("10.1.0.2", network=2, number=2, names=("db",))
+    directory = Directory.of([one, two], {})
+    assert directory.forward("10.1.0.2", "web", one.network) == ["10.1.0.2"]
+    assert directory.forward("10.1.0.2", "web", two.network) is None
+    assert directory.forward("10.1.0.2", "db", two.network) == ["10.1.0.2"]

@@ -10,6 +10,7 @@ from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplem
 
 CONTAINER_MODE = "container:"
 """Beginning of the mode of who is in the network namespace of another container of the tenant."""
+_ID = re.compile(r"[0-9a-f]{64}")
 _NAMED_MODES = ("default", "bridge", "")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -110,7 +111,10 @@ def parse_link(text: str) -> tuple[str, str]:
     parts = text.split(":")
     if len(parts) > 2 or not all(parts):
         raise InvalidRequestError(f"bad format for links: {text}")
-    return parts[0].removeprefix("/"), parts[-1].rpartition("/")[2]
+    name = parts[0].removeprefix("/")
+    if _ID.fullmatch(name) is not None:
+        name = name[:12]  # as DNS knows it
+    return name, parts[-1].rpartition("/")[2]
 
 
 def shared_with(body: CreateBody) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from labfleet_api.core.links import shown
 from labfleet_proto.containers import ContainerRecord, ContainerSpec
 
 Json = dict[str, Any]
@@ -76,7 +77,12 @@ _NOTHING_ASKED: Json = {
 
 def host_config(record: ContainerRecord) -> Json:
     """`HostConfig`: as asked, but with the limits in force."""
-    return _NOTHING_ASKED | record.spec.asked_host_config | _in_force(record.spec)
+    asked = record.spec.asked_host_config
+    found = _NOTHING_ASKED | asked | _in_force(record.spec)
+    links = asked.get("Links")
+    if isinstance(links, list):
+        found["Links"] = shown(record.name, map(str, links))
+    return found
 
 
 def _in_force(spec: ContainerSpec) -> Json:

@@ -48,8 +48,7 @@ def endpoints(record: ContainerRecord, seen: Observation | None) -> dict[str, Js
         names = [record.name, *wish.aliases, record.id[:12]]
         found[wish.network_name] = {
             "IPAMConfig": {"IPv4Address": wish.address} if wish.address else None,
-            "Links": [f"{container[:12]}:{alias}" for alias, container in wish.links.items()]
-            or None,
+            "Links": [f"{name}:{alias}" for alias, name in wish.links.items()] or None,
             "Aliases": list(wish.aliases) or None,
             "MacAddress": at.mac if at else wish.mac or "",
             "DriverOpts": wish.driver_opts or None,

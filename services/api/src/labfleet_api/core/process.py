@@ -38,17 +38,14 @@ def _check_texts(name: str, texts: Iterable[str]) -> None:
 
 
 def environment(base: Iterable[str], added: Sequence[str]) -> tuple[str, ...]:
-    """Later entries replace earlier ones of the same name; a name alone removes it, as docker does."""
+    """Later entries replace earlier ones of the same name; a name alone stays, and removes it at the start."""
     _check_texts("Env", added)
     merged: dict[str, str] = {}
     for entry in (*base, *added):
-        name, sign, _ = entry.partition("=")
+        name = entry.partition("=")[0]
         if not name:
             raise InvalidRequestError(f"invalid environment variable: {entry}")
-        if sign:
-            merged[name] = entry
-        else:
-            merged.pop(name, None)
+        merged[name] = entry
     return tuple(merged.values())
 
 

@@ -7,7 +7,7 @@ from labfleet_api.core.filters import Filters, labels_match, parse_filters
 from labfleet_api.core.times import parse_time
 from labfleet_proto.errors import InvalidRequestError
 
-_PART = re.compile(r"(\d+(?:\.\d+)?)(h|m|s|ms|us|µs|ns)")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
 _NS = {"h": 3_600_000_000_000, "m": 60_000_000_000, "s": 1_000_000_000, "ms": 1_000_000}
 _NS |= {"us": 1000, "µs": 1000, "ns": 1}
 

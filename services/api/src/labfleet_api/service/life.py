@@ -6,7 +6,7 @@ import random
 import secrets
 from dataclasses import dataclass
 
-from labfleet_api.core import attachments, goals, mounts, names
+from labfleet_api.core import attachments, goals, links, mounts, names
 from labfleet_api.core import create as translate
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.image_defaults import image_defaults
@@ -97,7 +97,10 @@ class Life:
         if shared:
             spec, home = self._sharing(spec, shared)
             constraints = (*constraints, f"host=={home}")
+        linked = self._linked(body)
         taken = await self._claim(container, wanted_name)
+        if linked:
+            spec = spec.model_copy(update={"link_env": links.environment(taken, linked)})
         try:
             placed = await fleet.bus.call(
                 PLACE,
@@ -138,6 +141,19 @@ class Life:
             "domainname": other.spec.domainname,
         }
         return spec.model_copy(update=changed), other.assignment.host
+
+    def _linked(self, body: CreateBody) -> list[tuple[str, ContainerRecord]]:
+        """Links of the request with the containers that they name. Raises InvalidRequestError."""
+        found = []
+        for text in (body.HostConfig.Links if body.HostConfig else None) or ():
+            name = attachments.parse_link(text)[0]
+            try:
+                found.append((text, self._fleet.find(name)))
+            except NotFoundError as exc:
+                raise InvalidRequestError(
+                    f"could not get container for {name}: {exc.message}"
+                ) from exc
+        return found
 
     def _inherited(self, body: CreateBody) -> tuple[VolumeMount, ...]:
         """Volumes of the containers that the request names. Raises InvalidRequestError."""

@@ -20,13 +20,12 @@ from labfleet_proto.containers import NetworkAttachment, State
 from labfleet_proto.errors import (
     ConflictError,
     ForbiddenError,
-    InvalidRequestError,
     LabfleetError,
     NotFoundError,
     NotImplementedYetError,
     UnavailableError,
 )
-from labfleet_proto.ids import ContainerId, NetworkId
+from labfleet_proto.ids import NetworkId
 from labfleet_proto.networks import NetworkNameRecord, NetworkRecord, SubnetClaim
 
 _MAKE_LIMIT_S = 10.0
@@ -53,16 +52,10 @@ class Networks:
         return tuple(found)
 
     def attachment(self, record: NetworkRecord, wish: EndpointWish) -> NetworkAttachment:
-        """What a container's record says of a network. Raises InvalidRequestError, NotFoundError."""
+        """What a container's record says of a network. Raises InvalidRequestError."""
         if wish.address is not None:
             subnets.check_endpoint(record, wish.address)
-        links: dict[str, ContainerId] = {}
-        for text in wish.links:
-            name, alias = parse_link(text)
-            try:
-                links[alias.lower()] = self._fleet.find(name).id
-            except NotFoundError as exc:
-                raise InvalidRequestError(f"could not get container for {name}: {exc}") from exc
+        links = {alias.lower(): name for name, alias in map(parse_link, wish.links)}
         return NetworkAttachment(
             network_id=record.id,
             network_name=record.name,

@@ -47,10 +47,8 @@ class Directory:
         found: set[str] = set()
         for holder in self._holders(asker, network):
             for own in self._records_of(holder.container):
-                target = own.links.get(name)
-                if target is not None:
-                    there = self._records_of(target)
-                    found |= {each.address for each in there if each.network == own.network}
+                target = own.links.get(name, "").lower()
+                found |= self._by_name.get((own.network, target), set())
         return found
 
     def _records_of(self, container: ContainerId) -> list[AddressRecord]:

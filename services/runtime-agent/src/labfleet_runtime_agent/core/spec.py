@@ -172,7 +172,7 @@ def environment(spec: ContainerSpec, who: Identity) -> list[str]:
         added.append(f"HOSTNAME={spec.hostname}")
     if spec.is_tty and "TERM" not in named:
         added.append("TERM=xterm")
-    given = [entry for entry in spec.env if "=" in entry]
+    given = [entry for entry in (*spec.link_env, *spec.env) if "=" in entry]
     if "HOME" not in named:
         given.append(f"HOME={who.home}")
     return added + given
