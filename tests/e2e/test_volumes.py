@@ -1,6 +1,7 @@
 """Named volumes: what is in them, who shares them, when they go."""
 
 import json
+from pathlib import Path
 
 from tests.farm.fleet import Fleet, until
 
@@ -63,3 +64,24 @@ def test_rm_with_volumes_takes_anonymous_ones_only(fleet: Fleet) -> None:
     assert len(fleet.docker("volume", "ls", "-q").out.split()) == 2
     fleet.docker("rm", "-v", "box")
     until(lambda: fleet.docker("volume", "ls", "-q").out == "named")
+
+
+def test_operators_mount_paths_of_a_host(fleet: Fleet, tmp_path: Path) -> None:
+    """With the container's root as the host's, also where nobody else may look."""
+    secret = tmp_path / "secret"
+    secret.mkdir(mode=0o700)
+    (secret / "in").write_text("from the host\n")
+    script = "cat /mnt/in; echo from inside > /mnt/out"
+    fleet.docker("run", "--name", "box", "-v", f"{secret}:/mnt", "busybox", "sh", "-c", script)
+    assert (secret / "out").read_text() == "from inside\n"
+    assert (secret / "out").owner() == "root"
+    (mount,) = fleet.inspect("box")["Mounts"]
+    assert (mount["Type"], mount["Source"], mount["RW"]) == ("bind", str(secret), True)
+    done = fleet.docker("run", "--rm", "--mount", f"type=bind,src={secret}/in,dst=/one,readonly",
+                        "busybox", "sh", "-c", "cat /one; echo x > /one", code=1)  # fmt: skip
+    assert done.out == "from the host"
+    fleet.docker("run", "--rm", "-v", f"{tmp_path}/made:/made", "busybox", "touch", "/made/f")
+    assert (tmp_path / "made" / "f").exists()
+    done = fleet.docker("run", "--rm", "--mount", f"type=bind,src={tmp_path}/no,dst=/x", "busybox",
+                        "true", code=125)  # fmt: skip
+    assert "bind source path does not exist" in done.err

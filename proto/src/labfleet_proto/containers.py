@@ -146,6 +146,19 @@ class VolumeMount(Message):
     """Of the volume: as asked until it is placed, then as the volume has them."""
 
 
+class HostBind(Message):
+    """A path of the host in a container: only the operators have them."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    propagation: str = "rprivate"
+    mode: str = ""
+    """As it was asked; shown by inspect."""
+    is_made: bool = False
+    """Make a directory where there is nothing, as docker does for `--volume`."""
+
+
 class NetworkAttachment(Message):
     """A network that the container joins when it starts."""
 
@@ -186,6 +199,7 @@ class ContainerSpec(Message):
     exposed_ports: tuple[str, ...] = ()
     """Such as `80/tcp`, of the image and the request."""
     mounts: tuple[VolumeMount, ...] = ()
+    host_binds: tuple[HostBind, ...] = ()
     tmpfs: dict[str, str] = {}
     """Target to mount options."""
     network_mode: str = "default"

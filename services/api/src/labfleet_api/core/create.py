@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from pydantic import JsonValue
 
 from labfleet_api.core import (
+    host_binds,
     limits,
     log_config,
     mounts,
@@ -29,7 +30,7 @@ _SHOWN = ("Volumes", "Shell", "OnBuild", "ArgsEscaped", "MacAddress", "StopTimeo
 CONSTRAINT_LABEL = "labfleet.constraint"
 
 
-def specification(
+def specification(  # noqa: PLR0913 - the request, and what is known beside it
     container: ContainerId,
     body: CreateBody,
     image: ImageDefaults,
@@ -37,6 +38,7 @@ def specification(
     *,
     new_volume: Callable[[], str],
     inherited: tuple[VolumeMount, ...] = (),
+    is_operator: bool = False,
 ) -> ContainerSpec:
     """Merge request, image and defaults; `new_volume` gives names to anonymous volumes.
 
@@ -44,6 +46,7 @@ def specification(
     """
     host = body.HostConfig or HostConfigBody()
     refuse(body, host)
+    bound = host_binds.host_binds(host, is_operator=is_operator)
     entrypoint, command = process.command(body, image)
     exposed = ports.exposed((*image.exposed_ports, *(body.ExposedPorts or {})))
     return ContainerSpec(
@@ -64,7 +67,8 @@ def specification(
         limits=limits.limits(host),
         ports=ports.bindings(host, exposed),
         exposed_ports=tuple(exposed),
-        mounts=mounts.volumes(body, host, image.volumes, new_volume, inherited),
+        mounts=mounts.volumes(body, host, image.volumes, new_volume, inherited, bound),
+        host_binds=bound,
         tmpfs=mounts.tmpfs(host),
         network_mode=host.NetworkMode or "default",
         networks=networks,
@@ -95,7 +99,6 @@ def specification(
 def refuse(body: CreateBody, host: HostConfigBody) -> None:
     """Raise for what may not be, or cannot be yet."""
     refusals.refuse_forbidden(host)
-    mounts.refuse_host_paths(host)
     security.no_new_privileges(host.SecurityOpt or ())
     security.hidden_paths(host)
     security.read_only_paths(host)

@@ -58,6 +58,15 @@ class TmpfsOptionsBody(Body):
     Options: list[list[str]] | None = None
 
 
+class BindOptionsBody(Body):
+    """Options of a mount of a host's path."""
+
+    Propagation: str = ""
+    NonRecursive: bool = False
+    """Mounts below the path are never shown."""
+    CreateMountpoint: bool = False
+
+
 class Mount(Body):
     """One entry of `HostConfig.Mounts`."""
 
@@ -66,6 +75,7 @@ class Mount(Body):
     Target: str = ""
     ReadOnly: bool = False
     Consistency: str = ""
+    BindOptions: BindOptionsBody | None = None
     VolumeOptions: VolumeOptionsBody | None = None
     TmpfsOptions: TmpfsOptionsBody | None = None
 

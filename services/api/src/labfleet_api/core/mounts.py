@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.host_binds import is_host_path
 from labfleet_api.core.host_config import (
     DriverConfigBody,
     HostConfigBody,
@@ -11,10 +12,10 @@ from labfleet_api.core.host_config import (
     VolumeOptionsBody,
 )
 from labfleet_api.core.host_config import Mount as MountBody
+from labfleet_api.core.mount_targets import checked_target
 from labfleet_api.core.names import checked_volume_name
-from labfleet_proto.containers import ContainerSpec, VolumeMount
+from labfleet_proto.containers import ContainerSpec, HostBind, VolumeMount
 from labfleet_proto.errors import (
-    ForbiddenError,
     InvalidRequestError,
     NotFoundError,
     NotImplementedYetError,
@@ -32,8 +33,8 @@ def tmpfs(host: HostConfigBody) -> dict[str, str]:
     found = dict(host.Tmpfs or {})
     for mount in host.Mounts or ():
         if mount.Type == "tmpfs":
-            found[_target(mount.Target)] = _tmpfs_options(mount)
-    return {_target(target): _checked_tmpfs(options) for target, options in found.items()}
+            found[checked_target(mount.Target)] = _tmpfs_options(mount)
+    return {checked_target(target): _checked_tmpfs(options) for target, options in found.items()}
 
 
 def _tmpfs_options(mount: MountBody) -> str:
@@ -82,26 +83,29 @@ def volumes(
     of_image: Iterable[str],
     new_volume: Callable[[], str],
     others: Iterable[VolumeMount] = (),
+    host_binds: Iterable[HostBind] = (),
 ) -> tuple[VolumeMount, ...]:
     """Named and anonymous volumes of a request and its image, each target once.
 
-    `others` are those of other containers; the request's own come before them.
+    `others` are those of other containers; the request's own come before them. Where `host_binds` are, no volume is.
 
-    Raises InvalidRequestError, ForbiddenError (host paths), NotImplementedYetError.
+    Raises InvalidRequestError, NotImplementedYetError.
     """
     found: dict[str, VolumeMount] = {}
-    for mount in [_bind(text, new_volume) for text in host.Binds or ()]:
-        _add(found, mount)
+    for text in host.Binds or ():
+        if ":" not in text or not is_host_path(text):
+            _add(found, _bind(text, new_volume))
     for each in host.Mounts or ():
-        if each.Type != "tmpfs":
+        if each.Type not in ("tmpfs", "bind"):
             _add(found, _mount(each, new_volume))
     found = {mount.target: mount for mount in others} | found
     in_memory = set(tmpfs(host))
-    for target in in_memory & set(found):
+    bound = {bind.target for bind in host_binds}
+    for target in (in_memory & set(found)) | (bound & (in_memory | set(found))):
         raise InvalidRequestError(f"Duplicate mount point: {target}")
     for target in (*(body.Volumes or {}), *of_image):
-        where = _target(target)
-        if where not in found and where not in in_memory:
+        where = checked_target(target)
+        if where not in found and where not in in_memory | bound:
             found[where] = VolumeMount(volume=new_volume(), target=where, is_anonymous=True)
     return tuple(found.values())
 
@@ -112,51 +116,23 @@ def _add(found: dict[str, VolumeMount], mount: VolumeMount) -> None:
     found[mount.target] = mount
 
 
-def _target(path: str) -> str:
-    if not path.startswith("/"):
-        raise InvalidRequestError(f"invalid mount path: '{path}' mount path must be absolute")
-    plain = "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
-    is_kernels = (
-        plain == "/dev" or plain.startswith(("/proc/", "/sys/")) or plain in ("/proc", "/sys")
-    )
-    if plain == "/" or ".." in plain.split("/") or is_kernels:
-        raise InvalidRequestError(f"invalid specification: destination can't be '{path}'")
-    return plain
-
-
 def _bind(text: str, new_volume: Callable[[], str]) -> VolumeMount:
     parts = text.split(":")
     if len(parts) == 1:
-        return VolumeMount(volume=new_volume(), target=_target(parts[0]), is_anonymous=True)
+        return VolumeMount(volume=new_volume(), target=checked_target(parts[0]), is_anonymous=True)
     source, target = parts[0], parts[1]
     options = parts[2].split(",") if len(parts) > 2 else []
     if len(parts) > 3 or not source:
         raise InvalidRequestError(f"invalid volume specification: '{text}'")
-    _refuse_host_path("HostConfig.Binds", source)
     for option in options:
         if option not in ("ro", "rw", "nocopy", "z", "Z", ""):
             raise InvalidRequestError(f"invalid mode: {parts[2]}")
     return VolumeMount(
         volume=checked_volume_name(source),
-        target=_target(target),
+        target=checked_target(target),
         read_only="ro" in options,
         copy_up="nocopy" not in options,
     )
-
-
-def _refuse_host_path(field: str, source: str) -> None:
-    if source.startswith(("/", ".", "~")):
-        raise ForbiddenError(
-            f"{field}: {source}: host paths cannot be mounted; use a named volume or docker cp"
-        )
-
-
-def refuse_host_paths(host: HostConfigBody) -> None:
-    """Raise ForbiddenError for a mount of the host's own files."""
-    for mount in host.Mounts or ():
-        if mount.Type == "bind":
-            _refuse_host_path("HostConfig.Mounts", mount.Source or "/")
-            raise ForbiddenError(f"HostConfig.Mounts: {mount.Source}: host paths cannot be mounted")
 
 
 def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
@@ -174,7 +150,7 @@ def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
     volume_kind(driver.Options or {})
     return VolumeMount(
         volume=name,
-        target=_target(body.Target),
+        target=checked_target(body.Target),
         read_only=body.ReadOnly,
         copy_up=not options.NoCopy,
         is_anonymous=not body.Source,

@@ -36,6 +36,17 @@ def mounts(spec: ContainerSpec) -> list[Json]:
     ]
     rows += [
         {
+            "Type": "bind",
+            "Source": bind.source,
+            "Destination": bind.target,
+            "Mode": bind.mode,
+            "RW": not bind.read_only,
+            "Propagation": bind.propagation,
+        }
+        for bind in spec.host_binds
+    ]
+    rows += [
+        {
             "Type": "tmpfs",
             "Source": "",
             "Destination": target,

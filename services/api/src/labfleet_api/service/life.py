@@ -32,7 +32,7 @@ from labfleet_proto.errors import (
     NotModifiedError,
     UnavailableError,
 )
-from labfleet_proto.ids import ContainerId, HostId
+from labfleet_proto.ids import OPERATORS, ContainerId, HostId
 from labfleet_proto.images import RESOLVE_IMAGE, ImageQuery
 from labfleet_proto.placement import PLACE, PlaceContainer
 from labfleet_proto.restarts import ends_restarts
@@ -91,6 +91,7 @@ class Life:
             joined,
             new_volume=lambda: secrets.token_hex(32),
             inherited=self._inherited(body),
+            is_operator=fleet.tenant == OPERATORS,
         )
         constraints = translate.constraints(spec.labels)
         shared = attachments.shared_with(body)

@@ -5,12 +5,14 @@ to the base id and is not idmapped: that would make overlayfs mount read-only wi
 """
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from labfleet_proto.containers import HostBind
 from labfleet_proto.errors import InternalError, InvalidRequestError
 from labfleet_proto.ids import ContainerId
 from labfleet_runtime_agent.adapters import kernel
@@ -154,6 +156,51 @@ class Snapshots:
             raise InvalidRequestError(f"cannot access path {subpath}: {exc.strerror}") from exc
         except OSError as exc:
             raise InternalError(f"cannot mount volume {data}: {exc}") from exc
+
+    async def attach_bind(
+        self, container: ContainerId, number: int, bind: HostBind, base: int
+    ) -> Path:
+        """Mount a path of the host with the container's ids: its root is the host's there.
+
+        Returns the source to bind. Raises InvalidRequestError (no such path), InternalError.
+        """
+        target = self._mounts / container / f"bind{number}"
+
+        def attach() -> Path:
+            source = Path(bind.source)
+            if bind.is_made and not source.exists():
+                source.mkdir(parents=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                source.stat()
+                target.touch()
+            if not os.path.ismount(target):
+                tree = self._with_ids(source, base)
+                try:
+                    kernel.attach_mount(tree, target)
+                finally:
+                    os.close(tree)
+            return target
+
+        try:
+            return await asyncio.to_thread(attach)
+        except FileNotFoundError as exc:
+            raise InvalidRequestError(
+                'invalid mount config for type "bind": bind source path does not exist: '
+                f"{bind.source}"
+            ) from exc
+        except OSError as exc:
+            raise InternalError(f"cannot mount {bind.source}: {exc}") from exc
+
+    def _with_ids(self, source: Path, base: int) -> int:
+        try:
+            return kernel.idmapped_clone(source, self.userns(base))
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            return kernel.clone_mount(source)  # a file system that cannot: owned by nobody
 
     def holds(self, container: ContainerId) -> bool:
         """Whether a container has mounts."""

@@ -20,7 +20,8 @@ def bind_all(root: Path, sources: Sequence[VolumeSource], base: int) -> None:
     root_fd = os.open(root, _DIRECTORY | os.O_CLOEXEC)
     try:
         for volume in sorted(sources, key=lambda each: each.target.count("/")):
-            _bind(root_fd, volume, base)
+            if os.path.isdir(volume.source):  # noqa: PTH112 - a file of the host stays out
+                _bind(root_fd, volume, base)
     except OSError as exc:
         raise InternalError(f"cannot mount a volume's files: {exc}") from exc
     finally:

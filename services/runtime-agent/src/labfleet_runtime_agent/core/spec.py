@@ -52,6 +52,7 @@ class VolumeSource:
     source: str
     target: str
     is_read_only: bool
+    propagation: str = "rprivate"
 
 
 @dataclass(frozen=True)
@@ -270,4 +271,5 @@ def _tmpfs(given: str) -> str:
 
 
 def _volume_options(volume: VolumeSource) -> str:
-    return "rbind,rprivate,nosuid,nodev," + ("ro" if volume.is_read_only else "rw")
+    access = "ro" if volume.is_read_only else "rw"
+    return f"rbind,{volume.propagation},nosuid,nodev,{access}"

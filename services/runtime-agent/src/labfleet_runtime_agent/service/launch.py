@@ -124,8 +124,13 @@ class Launch:
 
     async def attach_volumes(self, base: int, root: Path) -> list[VolumeSource]:
         """Mount the volumes' files with the container's ids; an empty one is filled as docker does."""
-        mounts = self._record.spec.mounts
-        return [await self._attach_volume(number, base, root) for number in range(len(mounts))]
+        record = self._record
+        count = len(record.spec.mounts)
+        found = [await self._attach_volume(number, base, root) for number in range(count)]
+        for number, bind in enumerate(record.spec.host_binds):
+            source = await self._tools.files.snapshots.attach_bind(record.id, number, bind, base)
+            found.append(VolumeSource(str(source), bind.target, bind.read_only, bind.propagation))
+        return found
 
     async def _attach_volume(self, number: int, base: int, root: Path) -> VolumeSource:
         record, files = self._record, self._tools.files
