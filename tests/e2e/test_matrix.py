@@ -285,6 +285,27 @@ def test_nobody_is_served_without_an_identity(tenants: tuple[Tenant, Tenant]) ->
                     assert answer.json().keys() == {"message"}
 
 
+def test_only_operators_with_the_scope_act_for_another(tenants: tuple[Tenant, Tenant]) -> None:
+    ann, bob = tenants
+    create = ("token", "create", "--tenant", "operators", "--expires", "5m", "--scopes")
+    helper, chief = (
+        ann.fleet.labfleet(*create, scopes).out.strip() for scopes in ("read,run", "read,admin")
+    )
+    for token, header, status in (
+        (bob.token, "ann", 403),
+        (bob.token, "operators", 403),
+        (bob.token, "bob", 200),
+        (helper, "ann", 403),
+        (chief, "ann", 200),
+        (chief, "nobody", 403),
+        (chief, "../ann", 403),
+    ):
+        with _client(ann, token) as client:
+            answer = client.get("/containers/json", headers={"Labfleet-Tenant": header})
+            assert answer.status_code == status, f"{header}: {answer.text}"
+            assert "ann" not in answer.text or header.endswith("ann")
+
+
 @pytest.mark.parametrize("scope", list(Scope)[:4])
 def test_a_scope_opens_nothing_else(tenants: tuple[Tenant, Tenant], scope: Scope) -> None:
     create = ("token", "create", "--tenant", "bob", "--scopes", scope, "--expires", "5m")

@@ -76,6 +76,19 @@ def test_a_client_certificate_is_enough(ann: Tenant) -> None:
     )
 
 
+def test_a_certificate_is_revoked(ann: Tenant, tmp_path: Path) -> None:
+    fleet = ann.fleet
+    made = fleet.labfleet("tenant", "cert", "ann", "--out", str(tmp_path), "--scopes", "read")
+    fingerprint = made.out.strip()
+    env = {**ann.cert_env, "DOCKER_CERT_PATH": str(tmp_path)}
+    fleet.docker("ps", env=env)
+    assert "needs the scope run" in fleet.docker("create", "busybox", code=1, env=env).err
+    assert fingerprint[:16] in fleet.labfleet("tenant", "certs", "ann").out
+    fleet.labfleet("tenant", "uncert", fingerprint[:16])
+    assert "revoked" in fleet.docker("ps", code=1, env=env).err
+    assert "no certificate" in fleet.labfleet("tenant", "uncert", fingerprint[:16], code=1).out
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker-py's own
 def test_docker_py_over_tls(ann: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that takes the connection over from a TLS library of its own."""

@@ -71,6 +71,9 @@ def router(fleet: Fleet) -> APIRouter:
         asked = request.query_params
         wanted = filters.parse_filters(asked.get("filters", ""), _EVENT_FILTERS)
         since_ns = parse_time(asked.get("since", ""), "since")
+        tenant = fleet.memory.credentials.tenants.get(fleet.tenant)
+        if since_ns and tenant is not None:  # not those of one that had the name before
+            since_ns = max(since_ns, tenant.created_at_ns)
         until_ns = parse_time(asked.get("until", ""), "until")
         return StreamingResponse(
             _events(fleet, wanted, since_ns, until_ns), media_type="application/json"
