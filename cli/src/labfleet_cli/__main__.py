@@ -99,6 +99,9 @@ def _next_steps(plan: FleetPlan, took_s: float) -> None:
     console.print("  docker ps\n")
     own = Path(sys.argv[0])
     option = "" if plan.name == DEFAULT_FLEET else f" --fleet {plan.name}"
+    if plan.choices.tls:
+        console.print(f"  {own} tenant create NAME{option}            who may come over TLS")
+        console.print(f"  {own} tenant cert NAME --out DIR{option}    with DOCKER_CERT_PATH=DIR")
     console.print(f"  {own} status{option}    services, hosts, containers")
     console.print(f"  {own} fsck{option}      checks every invariant")
     console.print("  make down            stops the services; containers live on")
