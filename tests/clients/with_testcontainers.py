@@ -7,6 +7,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import (
     ExecWaitStrategy,
+    HealthcheckWaitStrategy,
     HttpWaitStrategy,
     LogMessageWaitStrategy,
     PortWaitStrategy,
@@ -41,6 +42,16 @@ def wait_strategies() -> dict[str, str]:
     return found
 
 
+def healthy() -> str:
+    """A health check given at create."""
+    check = {"test": ["CMD", "test", "-e", "/ok"], "interval": 300_000_000, "retries": 50}
+    command = ["sh", "-c", "sleep 1; touch /ok; exec sleep 600"]
+    made = DockerContainer("busybox").with_command(command).with_kwargs(healthcheck=check)
+    with made.waiting_for(HealthcheckWaitStrategy().with_startup_timeout(20)) as container:
+        container.get_wrapped_container().reload()
+        return str(container.get_wrapped_container().health)
+
+
 def network_and_files() -> dict[str, object]:
     """Two containers of one network, exec, logs, files in and out."""
     with (
@@ -65,4 +76,4 @@ def network_and_files() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"waits": wait_strategies(), **network_and_files()}))
+    print(json.dumps({"waits": wait_strategies(), "health": healthy(), **network_and_files()}))

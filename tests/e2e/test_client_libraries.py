@@ -60,6 +60,7 @@ def test_testcontainers(fleet: Fleet) -> None:
         TESTCONTAINERS_RYUK_DISABLED="true",
     )
     assert seen["waits"] == dict.fromkeys(("log", "http", "port", "exec"), "here")
+    assert seen["health"] == "healthy"
     assert seen["answer"] == [0, "here\n"]
     assert seen["colour"] == [3, "blue\n"]
     assert seen["logs"] == ["", ""]
