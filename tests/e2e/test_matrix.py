@@ -306,6 +306,26 @@ def test_only_operators_with_the_scope_act_for_another(tenants: tuple[Tenant, Te
             assert "ann" not in answer.text or header.endswith("ann")
 
 
+def test_paths_of_a_host_are_for_operators_with_the_scope(tenants: tuple[Tenant, Tenant]) -> None:
+    ann = tenants[0]
+    create = ("token", "create", "--tenant", "operators", "--expires", "5m", "--scopes")
+    runner, chief = (
+        ann.fleet.labfleet(*create, scopes).out.strip() for scopes in ("read,run", "run,admin")
+    )
+    body = {"Image": "busybox", "HostConfig": {"Binds": ["/etc:/host:ro"]}}
+    for token, headers, status in (
+        (ann.token, {}, 403),
+        (runner, {}, 403),
+        (chief, {"Labfleet-Tenant": "ann"}, 403),
+        (chief, {}, 201),
+    ):
+        with _client(ann, token) as client:
+            answer = client.post("/containers/create", json=body, headers=headers)
+            assert answer.status_code == status, answer.text
+            if status == 201:
+                client.delete(f"/containers/{answer.json()['Id']}")
+
+
 @pytest.mark.parametrize("scope", list(Scope)[:4])
 def test_a_scope_opens_nothing_else(tenants: tuple[Tenant, Tenant], scope: Scope) -> None:
     create = ("token", "create", "--tenant", "bob", "--scopes", scope, "--expires", "5m")

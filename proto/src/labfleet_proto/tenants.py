@@ -33,7 +33,7 @@ class Scope(StrEnum):
     IMAGES = "images"
     """Make, name, push and remove images."""
     ADMIN = "admin"
-    """Only of the operators: hosts, and acting for any tenant."""
+    """Only of the operators: hosts and their paths, and acting for any tenant."""
 
 
 TENANT_SCOPES = (Scope.READ, Scope.RUN, Scope.EXEC, Scope.IMAGES)

@@ -12,6 +12,8 @@ from labfleet_proto.ids import TenantId
 
 _TENANT: ContextVar[TenantId | None] = ContextVar("labfleet_tenant", default=None)
 
+_IS_ADMIN: ContextVar[bool] = ContextVar("labfleet_is_admin", default=False)
+
 
 def caller_tenant() -> TenantId:
     """The tenant whose request or job this is. Raises RuntimeError where nobody asked."""
@@ -21,11 +23,17 @@ def caller_tenant() -> TenantId:
     return tenant
 
 
+def caller_is_admin() -> bool:
+    """Whether the caller is an operator whose credential has the scope `admin`; no where nobody asked."""
+    return _IS_ADMIN.get()
+
+
 @contextlib.contextmanager
-def acting_for(tenant: TenantId) -> Iterator[None]:
+def acting_for(tenant: TenantId, *, is_admin: bool = False) -> Iterator[None]:
     """Work for a tenant within the block."""
-    token = _TENANT.set(tenant)
+    token, admin = _TENANT.set(tenant), _IS_ADMIN.set(is_admin)
     try:
         yield
     finally:
         _TENANT.reset(token)
+        _IS_ADMIN.reset(admin)

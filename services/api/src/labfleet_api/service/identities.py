@@ -77,5 +77,6 @@ class Identified:
         except LabfleetError as exc:
             await problem(status_of(exc), exc.message)(scope, receive, send)
             return
-        with acting_for(caller.tenant):
+        is_admin = caller.tenant == OPERATORS and tenants.Scope.ADMIN in caller.scopes
+        with acting_for(caller.tenant, is_admin=is_admin):
             await self._app({**scope, SCOPES: caller.scopes}, receive, send)

@@ -15,6 +15,7 @@ from labfleet_api.core.status import is_live, state_of
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
 from labfleet_api.service.reaching import Reaching
+from labfleet_chassis.caller import caller_is_admin
 from labfleet_chassis.store import ExistsError
 from labfleet_proto.buckets import name_key
 from labfleet_proto.containers import (
@@ -32,7 +33,7 @@ from labfleet_proto.errors import (
     NotModifiedError,
     UnavailableError,
 )
-from labfleet_proto.ids import OPERATORS, ContainerId, HostId
+from labfleet_proto.ids import ContainerId, HostId
 from labfleet_proto.images import RESOLVE_IMAGE, ImageQuery
 from labfleet_proto.placement import PLACE, PlaceContainer
 from labfleet_proto.restarts import ends_restarts
@@ -91,7 +92,7 @@ class Life:
             joined,
             new_volume=lambda: secrets.token_hex(32),
             inherited=self._inherited(body),
-            is_operator=fleet.tenant == OPERATORS,
+            is_operator=caller_is_admin(),
         )
         constraints = translate.constraints(spec.labels)
         shared = attachments.shared_with(body)
