@@ -14,6 +14,7 @@ need() { # program package
 }
 need crun crun
 need conmon conmon
+need buildah buildah
 need nft nftables
 need ip iproute2
 need nsenter util-linux

@@ -15,6 +15,7 @@ _CAP_SYS_RESOURCE = 24
 _LEAST_FREE_BYTES = 2 << 30
 _LEAST_MEMORY_BYTES = 2 << 30
 _NEEDED = {
+    "buildah": "buildah",
     "crun": "crun",
     "conmon": "conmon",
     "nft": "nftables",

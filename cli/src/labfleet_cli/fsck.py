@@ -15,6 +15,7 @@ from labfleet_chassis.clock import SystemClock
 from labfleet_cli.fleet_plan import FleetPlan
 from labfleet_proto import buckets
 from labfleet_proto.buckets import BucketDef, container_key, name_key, observed_key
+from labfleet_proto.builds import is_build
 from labfleet_proto.containers import (
     ContainerRecord,
     Goal,
@@ -125,7 +126,8 @@ def _addresses(snapshot: Snapshot) -> Iterable[str]:
         if seen.state in (State.CREATED, State.RUNNING, State.STOPPING, State.PREPARING)
     }
     for key, record in snapshot.addresses.items():
-        if (record.container, record.attempt) not in running:
+        is_known = is_build(record.container) or (record.container, record.attempt) in running
+        if not is_known:
             yield f"address {record.address} of {record.container[:12]} is held by no running container"
         if record.network not in snapshot.networks:
             yield f"address {key[-15:]} is in an unknown network"

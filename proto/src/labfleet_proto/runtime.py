@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from labfleet_proto.builds import BuildImage
 from labfleet_proto.containers import ContainerRecord, Limits, Observation
 from labfleet_proto.ids import ContainerId, ExecId, HostId, TenantId
 from labfleet_proto.image_streams import AddImage, LoadImages, SaveImages
@@ -380,7 +381,8 @@ StreamRequest = Annotated[
     | ExportFiles
     | SaveImages
     | LoadImages
-    | AddImage,
+    | AddImage
+    | BuildImage,
     Field(discriminator="op"),
 ]
 

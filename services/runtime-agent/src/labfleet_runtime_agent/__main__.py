@@ -7,6 +7,7 @@ from labfleet_chassis.data_port import DataPort
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_proto import placement, runtime
 from labfleet_proto.buckets import CONTAINERS, HOSTS, LEASES, OBSERVED
+from labfleet_proto.builds import BUILD_CACHE, PRUNE_BUILDS
 from labfleet_proto.hosts import HostRecord
 from labfleet_proto.ids import HostId
 from labfleet_proto.jobs import Job
@@ -24,6 +25,7 @@ from labfleet_runtime_agent.metrics import CAPACITY
 from labfleet_runtime_agent.service import rotation
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.agent import Agent
+from labfleet_runtime_agent.service.builds import Builds
 from labfleet_runtime_agent.service.presence import Epoch, publish_host, renew_lease
 from labfleet_runtime_agent.service.publisher import Publisher
 from labfleet_runtime_agent.service.sizes import Sizes
@@ -119,10 +121,12 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.loop("publisher", tools.publisher.run)
     orphans.adopt()
     chassis.loop("orphans", orphans.Orphans().keep)
+    builds = Builds(tools)
     agent = Agent(tools, admission, await chassis.mirror(CONTAINERS))
     agent.recover()
     chassis.loop("rotation", lambda: rotation.keep(agent))
-    streams = Streams(agent)
+    streams = Streams(agent, builds)
+    chassis.tasks.create_task(builds.recover())
     port = DataPort(
         streams.serve,
         host=host,
@@ -148,6 +152,8 @@ async def run(chassis: Chassis, settings: Settings) -> None:
             updated_at_ns=chassis.clock.now_ns(),
         )
         await serve_jobs(chassis, agent, streams, host)
+        await chassis.bus.serve(PRUNE_BUILDS, builds.prune, host=host)
+        await chassis.bus.serve(BUILD_CACHE, builds.cache, host=host)
         hosts, leases = await chassis.bus.bucket(HOSTS), await chassis.bus.bucket(LEASES)
         epoch = Epoch(settings.state_dir, tools.boot_id)
         chassis.loop("host", lambda: publish_host(hosts, record, admission, chassis.clock))

@@ -5,6 +5,7 @@ from starlette.types import ASGIApp
 
 from labfleet_api.service import (
     accounts,
+    builds,
     changes,
     commit,
     containers,
@@ -17,6 +18,7 @@ from labfleet_api.service import (
     pruning,
     streams,
     system,
+    usage,
     volumes,
     waiting,
 )
@@ -35,6 +37,7 @@ def routes(fleet: Fleet) -> FastAPI:
     life = Life(fleet, networks)
     for router in (
         system.router(fleet),
+        usage.router(fleet),
         accounts.router(fleet),
         nodes.router(fleet),
         containers.router(fleet, life),
@@ -45,6 +48,7 @@ def routes(fleet: Fleet) -> FastAPI:
         execs.router(fleet),
         files.router(fleet),
         image_transfer.router(fleet),
+        builds.router(fleet, networks),
         commit.router(fleet),
         images.router(fleet),
         network_routes.router(fleet, networks),

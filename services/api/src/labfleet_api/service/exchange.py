@@ -10,6 +10,8 @@ from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from labfleet_api.core.problems import status_of
+from labfleet_api.service.http import problem
 from labfleet_chassis import frames
 from labfleet_chassis.data_port import ByteStream
 from labfleet_chassis.tasks import TaskGroup
@@ -88,21 +90,21 @@ class Exchange(Response):
         kind = "application/json" if is_lines else "application/x-tar"
         self._head = [(b"content-type", kind.encode())]
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve until the peer's end."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve until the peer's end; what it refuses before its first word is an answer of its own."""
+        is_whole, refusal = True, None
         async with self._stack:
-            is_whole = True
-            await send({"type": "http.response.start", "status": 200, "headers": self._head})
             try:
                 async with TaskGroup() as tasks:
                     feeding = tasks.create_task(self._feed(receive))
-                    await self._answer(send)
+                    refusal = await self._answer(send)
                     feeding.cancel()
             except* (_GoneError, ClientDisconnect):
                 is_whole = False
-            if not is_whole:
-                return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if refusal is not None:
+            await problem(status_of(refusal), refusal.message)(scope, receive, send)
+        elif is_whole:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _feed(self, receive: Receive) -> None:
         if self._feeding is not None:
@@ -112,15 +114,27 @@ class Exchange(Response):
                 await frames.end(self._peer, exc)
         await _until_gone(receive)
 
-    async def _answer(self, send: Send) -> None:
+    async def _answer(self, send: Send) -> LabfleetError | None:
+        """Pass on what the peer says; return why it said nothing."""
+        is_begun = False
         try:
             while data := await frames.receive(self._peer):
+                is_begun = await self._begin(send, is_begun=is_begun)
                 said = self._translate(data) if self._translate is not None else data
                 await send({"type": "http.response.body", "body": said, "more_body": True})
         except LabfleetError as exc:
+            if not is_begun:
+                return exc
             if not self._is_lines:
                 raise
             await send({"type": "http.response.body", "body": error_line(exc), "more_body": True})
+        await self._begin(send, is_begun=is_begun)
+        return None
+
+    async def _begin(self, send: Send, *, is_begun: bool) -> bool:
+        if not is_begun:
+            await send({"type": "http.response.start", "status": 200, "headers": self._head})
+        return True
 
 
 async def last_line(peer: ByteStream) -> dict[str, Any]:

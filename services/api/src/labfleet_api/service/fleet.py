@@ -182,6 +182,22 @@ class Fleet:
             yield stream
 
     @contextlib.asynccontextmanager
+    async def host_stream(
+        self, host: HostRecord, request: StreamRequest
+    ) -> AsyncIterator[ByteStream]:
+        """Open a byte stream to a host for the caller's tenant. Raises LabfleetError."""
+        async with dial(
+            host.address,
+            host.data_port,
+            request,
+            host=host.id,
+            tenant=self.tenant,
+            key=self._key,
+            clock=self.clock,
+        ) as stream:
+            yield stream
+
+    @contextlib.asynccontextmanager
     async def store_stream(self, request: StreamRequest) -> AsyncIterator[ByteStream]:
         """Open a byte stream to the image store for the caller's tenant. Raises LabfleetError."""
         address, _, port = self.settings.image_store.rpartition(":")

@@ -3,7 +3,7 @@
 from labfleet_chassis.service import Chassis
 from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.library import Library
-from labfleet_proto import images
+from labfleet_proto import builds, images
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 
@@ -30,6 +30,18 @@ async def serve_jobs(chassis: Chassis, library: Library, events: Events) -> None
             await events.tell("delete", removed.image_id, removed.image_id)
         return removed
 
+    async def shelve_build(_job: Job, args: builds.ShelveBuild) -> builds.ShelvedBuild:
+        shelved = await library.shelve_build(args)
+        for name in shelved.names:
+            await events.tell("tag", shelved.image_id, name)
+        return shelved
+
+    async def drop_build(_job: Job, args: builds.ShelveBuild) -> Nothing:
+        await library.drop_build(args)
+        return Nothing()
+
+    await chassis.bus.serve(builds.SHELVE_BUILD, shelve_build)
+    await chassis.bus.serve(builds.DROP_BUILD, drop_build)
     await chassis.bus.serve(images.RESOLVE_IMAGE, resolve)
     await chassis.bus.serve(images.LIST_IMAGES, every)
     await chassis.bus.serve(images.TAG_IMAGE, tag)

@@ -9,6 +9,7 @@ from labfleet_image_store.core.references import Reference
 from labfleet_image_store.core.removal import Name, Users
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_proto.buckets import tag_key
+from labfleet_proto.builds import BUILD_REPOSITORY, ShelveBuild, ShelvedBuild, build_tag
 from labfleet_proto.errors import (
     ConflictError,
     ForbiddenError,
@@ -202,6 +203,34 @@ class Library:
             await self.catalogue.copy(record, repository)
         await self.catalogue.tag(repository, reference.tag or "latest", record.digest)
         return image_id
+
+    async def shelve_build(self, wish: ShelveBuild) -> ShelvedBuild:
+        """Give what a build pushed its names. Raises NotFoundError, InvalidRequestError."""
+        pushed = f"{BUILD_REPOSITORY}:{build_tag(wish.build)}"
+        image_id, records, _ = self.find(pushed)
+        names = tuple(self.parse(name).familiar for name in wish.names)
+        for name in names:
+            await self.add_name(pushed, name)
+        others = [
+            each for each in self.images()[image_id] if each.repository != records[0].repository
+        ]
+        if not others:
+            await self.catalogue.copy(records[0], unnamed_repository(caller_tenant()))
+        await self.drop_build(wish)
+        return ShelvedBuild(image_id=Digest(image_id), names=names)
+
+    async def drop_build(self, wish: ShelveBuild) -> None:
+        """Forget what a build pushed; absent is success."""
+        repository = own_repository(caller_tenant(), BUILD_REPOSITORY)
+        tag = build_tag(wish.build)
+        try:
+            digest = self.catalogue.record(repository, tag).digest
+        except NotFoundError:
+            return
+        await self.catalogue.untag(repository, tag)
+        left = [each for each in self.catalogue.tags.values() if each.repository == repository]
+        if all(each.manifest_digest != digest for each in left):
+            await self.catalogue.drop_manifest(repository, digest)
 
     # -- removing
 

@@ -29,7 +29,7 @@ from labfleet_proto.errors import (
     NotFoundError,
 )
 from labfleet_proto.ids import Digest
-from labfleet_proto.images import familiar_repository
+from labfleet_proto.images import familiar_repository, is_unnamed
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -199,7 +199,8 @@ class Registry:
         name = request.part.get("name")
         if name is not None:
             plain = familiar_repository(name) if visitor.is_exact else name
-            if not references.is_repository(plain):
+            is_good = references.is_repository(plain) or (visitor.is_exact and is_unnamed(name))
+            if not is_good:
                 raise RegistryError(400, "NAME_INVALID", f"repository name {name!r} is not valid")
             request.part["name"] = references.canonical(name)
         handler = getattr(self, f"_{kind}_{request.method.lower()}", None)

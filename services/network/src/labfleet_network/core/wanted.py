@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from labfleet_proto.buckets import container_key
+from labfleet_proto.builds import is_build
 from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
 from labfleet_proto.ids import ContainerId, HostId, NetworkId
 from labfleet_proto.networks import AddressRecord, PublishedPort
@@ -42,6 +43,7 @@ def stale_addresses(
         key
         for key, each in addresses.items()
         if each.host == me
+        and not is_build(each.container)
         and is_over(
             records.get(container_key(each.tenant, each.container)),
             observed.get(each.container),

@@ -7,6 +7,7 @@ from labfleet_chassis.store import Mirror
 from labfleet_network.core import wanted
 from labfleet_proto import buckets
 from labfleet_proto.buckets import container_key, observed_key
+from labfleet_proto.builds import is_build
 from labfleet_proto.containers import ContainerRecord, Observation
 from labfleet_proto.hosts import HostRecord
 from labfleet_proto.ids import ContainerId, TenantId
@@ -49,6 +50,8 @@ class Memory:
         A record that the mirror does not show may be too new for it: then the store itself is asked.
         Raises UnavailableError.
         """
+        if is_build(container):
+            return False  # its agent releases it
         key = container_key(tenant, container)
         record = self.containers.get(key)
         if record is None and await self.containers.bucket.get(key) is not None:

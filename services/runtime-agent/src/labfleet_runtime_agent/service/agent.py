@@ -6,6 +6,7 @@ import os
 from labfleet_chassis.store import Entry, Mirror
 from labfleet_chassis.supervise import supervise
 from labfleet_proto.buckets import container_key
+from labfleet_proto.builds import is_build
 from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
 from labfleet_proto.errors import (
     ConflictError,
@@ -255,7 +256,9 @@ class Agent:
         here = {worker.record.id for worker in self.workers.values()}
         tools = self.tools
         found = [
-            f"cgroup of unknown container {name}" for name in sorted(tools.cgroups.names() - here)
+            f"cgroup of unknown container {name}"
+            for name in sorted(tools.cgroups.names() - here)
+            if not is_build(ContainerId(name))
         ]
         found += [
             f"mounts of unknown container {name}"
@@ -269,6 +272,7 @@ class Agent:
         found += [
             f"user-id range of unknown container {name}"
             for name in sorted(tools.files.slots.holders() - here)
+            if not name.startswith("builder-")
         ]
         found += [
             f"crun state of unknown container {name}"

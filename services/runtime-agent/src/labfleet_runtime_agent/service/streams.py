@@ -1,6 +1,7 @@
 """The data port's streams: attach, exec, logs, archives."""
 
 from labfleet_chassis.data_port import Accept, ByteStream
+from labfleet_proto.builds import BuildImage
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_proto.image_streams import AddImage, LoadImages, SaveImages
 from labfleet_proto.message import Message
@@ -23,6 +24,7 @@ from labfleet_runtime_agent.adapters.attach import Attachment
 from labfleet_runtime_agent.metrics import STREAMS
 from labfleet_runtime_agent.service import logs
 from labfleet_runtime_agent.service.agent import Agent
+from labfleet_runtime_agent.service.builds import Builds
 from labfleet_runtime_agent.service.execs import Execs
 from labfleet_runtime_agent.service.worker import Worker
 
@@ -39,15 +41,21 @@ class StreamEnd(Message):
 class Streams:
     """Serves byte streams of this host's containers."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, builds: Builds) -> None:
         self._agent = agent
+        self._builds = builds
         self.execs = Execs(agent)
 
-    async def serve(self, ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
+    async def serve(  # noqa: C901 - a table of streams
+        self, ticket: Ticket, stream: ByteStream, accept: Accept
+    ) -> None:
         """Serve one stream of the data port."""
         request = ticket.request
         if isinstance(request, SaveImages | LoadImages | AddImage):
             raise InvalidRequestError(f"{request.op} is the image store's to serve")
+        if isinstance(request, BuildImage):
+            await self._builds.serve(ticket.tenant, request, stream, accept)
+            return
         worker = await self._agent.find(ticket.tenant, request.container)
         with STREAMS.labels(request.op).track_inprogress():
             match request:
