@@ -114,7 +114,8 @@ def asked(
             got += more
         top, _, rest = got.partition(b"\r\n\r\n")
         status, *fields = top.decode().split("\r\n")
-        found = dict(each.lower().split(": ", 1) for each in fields)
+        pairs = (each.split(": ", 1) for each in fields)
+        found = {name.lower(): value for name, value in pairs}
         yield Answer(int(status.split()[1]), found, link, rest)
 
 

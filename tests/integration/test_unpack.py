@@ -659,6 +659,9 @@ def test_a_sparse_file_is_whole(box: Box) -> None:
 
 # -- there and back
 
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+"""cap_net_raw, effective."""
+
 
 def test_a_tree_comes_back_as_it_was(box: Box) -> None:
     box.unpack(
@@ -672,6 +675,9 @@ def test_a_tree_comes_back_as_it_was(box: Box) -> None:
         directory("dir/empty", mode=0o500),
         entry("dir/none"),
     )
+    os.setxattr(box.root / "dir" / "file", "user.colour", b"blue\x00\xff")
+    os.setxattr(box.root / "dir" / "file", "security.capability", CAPABILITY)
+    os.utime(box.root / "dir" / "file", ns=(0, 1_600_000_000_123_456_789))
     before = facts(box.root / "dir")
     data = read_tree(box.root, "dir")
     box.write(data, base="copy")
@@ -692,7 +698,7 @@ def read_tree(root: Path, name: str) -> bytes:
 
 
 def facts(top: Path) -> dict[str, tuple[Any, ...]]:
-    """What must survive; times to the microsecond, as floats carry them."""
+    """What must survive, times to the nanosecond."""
     found: dict[str, tuple[Any, ...]] = {}
     inodes: dict[int, str] = {}
     for path in sorted((top, *top.rglob("*"))):
@@ -704,9 +710,12 @@ def facts(top: Path) -> dict[str, tuple[Any, ...]]:
         elif stat.S_ISLNK(there.st_mode):
             content = str(path.readlink())
         twin = inodes.setdefault(there.st_ino, name)
+        attributes = {}
+        if stat.S_ISREG(there.st_mode):
+            attributes = {key: os.getxattr(path, key) for key in os.listxattr(path)}
         found[name] = (
             stat.S_IFMT(there.st_mode), stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid,
-            round(there.st_mtime_ns / 1000), content, twin,
+            there.st_mtime_ns, content, twin, attributes,
         )  # fmt: skip
     return found
 

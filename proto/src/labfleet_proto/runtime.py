@@ -160,6 +160,8 @@ class StatPath(Message):
 
     container: ContainerId
     path: str
+    shown_as: str = ""
+    """How the client names the container, for messages."""
 
 
 class PathStat(Message):
@@ -332,6 +334,8 @@ class ReadArchive(Message):
     op: Literal["archive_get"] = "archive_get"
     container: ContainerId
     path: str
+    shown_as: str = ""
+    """How the client names the container, for messages."""
 
 
 class WriteArchive(Message):
@@ -346,7 +350,9 @@ class WriteArchive(Message):
     refuse_dir_overwrite: bool = False
     """Refuse to replace a directory by a file or the reverse (docker's `noOverwriteDirNonDir`)."""
     keep_ownership: bool = False
-    """docker's `copyUIDGID`."""
+    """docker's `copyUIDGID`: everything becomes the container's user's, if it has one."""
+    shown_as: str = ""
+    """How the client names the container, for messages."""
 
 
 class ReadChanges(Message):

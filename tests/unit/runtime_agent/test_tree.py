@@ -21,7 +21,7 @@ def _write(root: Path, name: str, *, as_layer: bool) -> None:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with tarfile.open(fileobj=data) as archive:
-            TreeWriter(fd, with_whiteouts=as_layer, keep_owner=False).write_all(archive)
+            TreeWriter(fd, with_whiteouts=as_layer).write_all(archive)
     finally:
         os.close(fd)
 

@@ -40,14 +40,14 @@ def router(fleet: Fleet) -> APIRouter:
     @routes.head("/containers/{text}/archive")
     async def stat_archive(text: str, request: Request) -> Response:
         record = fleet.find(text)
-        wish = StatPath(container=record.id, path=_path(request))
+        wish = StatPath(container=record.id, path=_path(request), shown_as=text)
         about = await fleet.ask(STAT_PATH, wish, record)
         return Response(status_code=200, headers={_STAT_HEADER: _encoded(about)})
 
     @routes.get("/containers/{text}/archive")
     async def get_archive(text: str, request: Request) -> Response:
         record = fleet.find(text)
-        wish = ReadArchive(container=record.id, path=_path(request))
+        wish = ReadArchive(container=record.id, path=_path(request), shown_as=text)
         async with contextlib.AsyncExitStack() as stack:
             host = await stack.enter_async_context(fleet.stream(record, wish))
             about = PathStat.model_validate(host.detail)
@@ -65,6 +65,7 @@ def router(fleet: Fleet) -> APIRouter:
             path=_path(request),
             refuse_dir_overwrite=flag(request, "noOverwriteDirNonDir"),
             keep_ownership=flag(request, "copyUIDGID"),
+            shown_as=text,
         )
         async with fleet.stream(record, wish) as host:
             size = 0

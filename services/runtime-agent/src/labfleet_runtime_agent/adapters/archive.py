@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from labfleet_proto.errors import InternalError
@@ -27,6 +27,8 @@ class RootView:
     container: ContainerId
     root_fd: int
     userns_fd: int
+    shown_as: str = ""
+    """How messages name the container."""
 
     def close(self) -> None:
         """Close both descriptors."""
@@ -34,12 +36,36 @@ class RootView:
         os.close(self.userns_fd)
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where an archive is unpacked, and how."""
+
+    path: str
+    owner: tuple[int, int] | None = None
+    """Whose everything becomes; None keeps the archive's ids."""
+    refuse_type_change: bool = False
+    is_root_read_only: bool = False
+    mounts: tuple[tuple[str, bool], ...] = ()
+    """What is mounted where, and whether only to be read."""
+
+    def order(self, op: str) -> dict[str, Any]:
+        """The request to the child."""
+        return {"op": op, **asdict(self)}
+
+
 def _child(
     view: RootView, request: dict[str, Any]
 ) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
     fds = (view.root_fd, view.userns_fd)
-    argv = [*map(str, fds), json.dumps(request | {"container": view.container})]
+    name = view.shown_as or view.container
+    argv = [*map(str, fds), json.dumps(request | {"container": name})]
     return children.child("archive_child", argv, fds)
+
+
+async def check_target(view: RootView, target: Target) -> None:
+    """Raise NotFoundError or InvalidRequestError, with docker's words, if nothing can be unpacked there."""
+    async with asyncio.timeout(_STAT_LIMIT_S), _child(view, target.order("target")) as child:
+        await children.verdict(child)
 
 
 async def stat_path(view: RootView, path: str) -> PathStat:
@@ -67,20 +93,12 @@ async def _copy_out(view: RootView, request: dict[str, Any], write: Write) -> No
         await children.verdict(child)
 
 
-async def write(
-    view: RootView, path: str, read_more: Read, *, keep_owner: bool, refuse_type_change: bool
-) -> None:
-    """Unpack a tar into an existing directory.
+async def write(view: RootView, target: Target, read_more: Read) -> None:
+    """Unpack a tar into an existing directory, also a compressed one.
 
-    Raises NotFoundError (no such directory), InvalidRequestError (a bad archive), DiskFullError.
+    Raises InvalidRequestError (a bad archive), DiskFullError.
     """
-    request = {
-        "op": "write",
-        "path": path,
-        "keep_owner": keep_owner,
-        "refuse_type_change": refuse_type_change,
-    }
-    async with _child(view, request) as child:
+    async with _child(view, target.order("write")) as child:
         if child.stdin is None:
             raise InternalError("archive child without standard input")
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -11,9 +11,11 @@ import os
 import stat
 import sys
 import tarfile
-from typing import Any
+from typing import IO, Any, cast
 
 from labfleet_proto.errors import InvalidRequestError, LabfleetError, NotFoundError
+from labfleet_runtime_agent.adapters import decompression
+from labfleet_runtime_agent.adapters.decompression import Chunks, decoded_by_magic
 from labfleet_runtime_agent.adapters.kernel import CLONE_NEWUSER, enter_namespace, open_in_root
 from labfleet_runtime_agent.adapters.tree import DAMAGE, TreeWriter
 from labfleet_runtime_agent.adapters.tree_reader import TreeReader, allow_depth
@@ -27,6 +29,9 @@ _GO_SETUID = 1 << 23
 _GO_SETGID = 1 << 22
 _GO_CHAR = 1 << 21
 _GO_STICKY = 1 << 20
+_BLOCK = 1 << 20
+_MOST_STEPS = 4096
+"""Names and links on the way along one path, far above the kernel's limit."""
 
 
 def go_mode(mode: int) -> int:
@@ -52,20 +57,25 @@ def go_mode(mode: int) -> int:
 
 
 def _split(path: str) -> tuple[str, str]:
-    """Directory and last name of a path inside the container, which is taken from its root."""
+    """Directory and last name of a path inside the container, which is taken from its root.
+
+    A slash or a dot at the end means what a link leads to, as docker has it.
+    """
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    if not parts:
-        return ".", "."
+    if not parts or path.endswith(("/", "/.")) or parts[-1] == "..":
+        return "/".join(parts) or ".", "."
     return "/".join(parts[:-1]) or ".", parts[-1]
 
 
 def _parent(root: int, path: str, container: str) -> tuple[int, str]:
     directory, leaf = _split(path)
     try:
-        if leaf == "..":
-            return open_in_root(root, f"{directory}/..", os.O_RDONLY | os.O_DIRECTORY), "."
         return open_in_root(root, directory, os.O_RDONLY | os.O_DIRECTORY), leaf
-    except (FileNotFoundError, NotADirectoryError) as exc:
+    except FileNotFoundError as exc:
+        raise _missing(path, container) from exc
+    except NotADirectoryError as exc:
+        if leaf == ".":
+            raise InvalidRequestError(f"{path}: not a directory") from exc
         raise _missing(path, container) from exc
 
 
@@ -73,36 +83,70 @@ def _missing(path: str, container: str) -> NotFoundError:
     return NotFoundError(f"Could not find the file {path} in container {container}")
 
 
+def _resolved(root: int, path: str) -> str:
+    """Where a path leads when every link is followed beneath the root; it may lead to nothing."""
+    done: list[str] = []
+    pending = [part for part in path.split("/") if part][::-1]
+    for _ in range(_MOST_STEPS):
+        if not pending:
+            break
+        part = pending.pop()
+        if part == "..":
+            del done[-1:]
+        elif part != ".":
+            target = _link(root, "/".join([*done, part]))
+            if target is None:
+                done.append(part)
+            else:
+                done = [] if target.startswith("/") else done
+                pending += [each for each in target.split("/") if each][::-1]
+    return "/" + "/".join(done)
+
+
+def _link(root: int, path: str) -> str | None:
+    """What a path without links in its directories points to; None if it is no link."""
+    try:
+        fd = open_in_root(root, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
+
+
 def _stat(root: int, path: str, container: str) -> dict[str, Any]:
     parent, leaf = _parent(root, path, container)
     try:
         there = os.stat(leaf, dir_fd=parent, follow_symlinks=False)
-        target = os.readlink(leaf, dir_fd=parent) if stat.S_ISLNK(there.st_mode) else ""
     except FileNotFoundError as exc:
         raise _missing(path, container) from exc
     finally:
         os.close(parent)
-    if path.endswith(("/", "/.")) and not stat.S_ISDIR(there.st_mode) and not target:
-        raise InvalidRequestError(f"{path} is not a directory")
     return {
-        "name": "/" if leaf == "." else leaf,
+        "name": _base(path),
         "size_bytes": there.st_size,
         "mode": go_mode(there.st_mode),
         "mtime_ns": there.st_mtime_ns,
-        "link_target": target,
+        "link_target": _resolved(root, path) if stat.S_ISLNK(there.st_mode) else "",
     }
+
+
+def _base(path: str) -> str:
+    """The last name of a path as Go's `filepath.Base` has it."""
+    return path.rstrip("/").rpartition("/")[2] or "/"
 
 
 def _read(root: int, path: str, container: str) -> dict[str, Any]:
     about = _stat(root, path, container)
     parent, leaf = _parent(root, path, container)
-    if path.rstrip("/").endswith("/.") or leaf == ".":
-        inner = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
-        reader = TreeReader(sys.stdout.buffer)
-        reader.add(inner, ".", "./")  # as docker names what is in a directory
-    else:
-        reader = TreeReader(sys.stdout.buffer)
+    reader = TreeReader(sys.stdout.buffer)
+    if leaf != ".":
         reader.add(parent, leaf, leaf)
+    elif path.endswith("/.") or _base(path) in ("/", ".."):
+        reader.add(parent, ".", "./")  # as docker names what is in a directory
+    else:
+        reader.add(parent, ".", _base(path))
     reader.close()
     sys.stdout.buffer.flush()
     return about
@@ -117,25 +161,40 @@ def _export(root: int) -> dict[str, Any]:
     return {}
 
 
-def _write(root: int, path: str, container: str, options: dict[str, Any]) -> dict[str, Any]:
+def _target(root: int, request: dict[str, Any]) -> dict[str, Any]:
+    """Check where an archive is to be unpacked, in docker's order and words."""
+    path = request["path"]
     try:
-        base = open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY)
+        os.close(open_in_root(root, path, os.O_RDONLY | os.O_DIRECTORY))
     except FileNotFoundError as exc:
-        raise _missing(path, container) from exc
+        raise _missing(path, request["container"]) from exc
     except NotADirectoryError as exc:
-        raise InvalidRequestError(f"{path} is not a directory in container {container}") from exc
+        raise InvalidRequestError("extraction point is not a directory") from exc
     except OSError as exc:
         raise InvalidRequestError(f"{path}: {exc.strerror}") from exc
-    os.close(base)
+    where = f"{_resolved(root, path).rstrip('/')}/"
+    for target, is_read_only in request["mounts"]:
+        if where.startswith(f"{target.rstrip('/')}/"):
+            if is_read_only:
+                raise InvalidRequestError("mounted volume is marked read-only")
+            return {}
+    if request["is_root_read_only"]:
+        raise InvalidRequestError("container rootfs is marked read-only")
+    return {}
+
+
+def _write(root: int, request: dict[str, Any]) -> dict[str, Any]:
     writer = TreeWriter(
         root,
-        base=path.strip("/") or ".",
-        keep_owner=bool(options.get("keep_owner")),
-        refuse_type_change=bool(options.get("refuse_type_change")),
+        base=request["path"].strip("/") or ".",
+        owner=tuple(request["owner"]) if request["owner"] else None,
+        refuse_type_change=bool(request["refuse_type_change"]),
     )
-    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*", bufsize=1 << 18) as archive:
+    stream = Chunks(decoded_by_magic(sys.stdin.buffer))
+    source = cast("IO[bytes]", stream)
+    with tarfile.open(fileobj=source, mode="r|", bufsize=_BLOCK) as archive:
         writer.write_all(archive)
-    while sys.stdin.buffer.read(1 << 16):
+    while stream.read(_BLOCK):
         pass
     return {}
 
@@ -149,8 +208,10 @@ def _perform(request: dict[str, Any], root: int) -> dict[str, Any]:
             return _read(root, path, container)
         case "export":
             return _export(root)
+        case "target":
+            return _target(root, request)
         case _:
-            return _write(root, path, container, request)
+            return _write(root, request)
 
 
 def main() -> None:
@@ -166,7 +227,7 @@ def main() -> None:
         answer = _perform(json.loads(sys.argv[3]), root)
     except LabfleetError as exc:
         answer = {"error": exc.message, "code": exc.code}
-    except DAMAGE as exc:
+    except (*DAMAGE, *decompression.DAMAGE[:-1]) as exc:
         answer = {"error": f"archive: damaged: {exc}", "code": "invalid"}
     except BrokenPipeError:
         os._exit(0)

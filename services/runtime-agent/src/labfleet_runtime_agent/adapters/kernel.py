@@ -19,6 +19,7 @@ AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _MOUNT_ATTR_IDMAP = 0x00100000
 
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -103,6 +104,12 @@ def attach_mount(tree_fd: int, target: Path) -> None:
         ),
         f"attach mount at {target}",
     )
+
+
+def attach_mount_at(tree_fd: int, target_fd: int) -> None:
+    """Attach a detached mount at an open directory. Raises OSError."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    _checked(_libc.syscall(_SYS_MOVE_MOUNT, tree_fd, b"", target_fd, b"", flags), "attach a mount")
 
 
 def mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> None:

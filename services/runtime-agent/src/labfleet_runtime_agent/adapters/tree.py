@@ -7,6 +7,7 @@ Nothing here uses tarfile's own extraction. Each path is resolved by the kernel 
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -17,6 +18,7 @@ from labfleet_runtime_agent.adapters.kernel import open_in_root
 from labfleet_runtime_agent.core import tar_paths
 
 _CHUNK = 1 << 20
+_NOBODY = 65_534
 _XATTR_PREFIX = "SCHILY.xattr."
 _XATTRS_KEPT = ("user.", "security.capability")
 DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError)
@@ -39,7 +41,8 @@ class TreeWriter:
     base: str = ""
     """Directory below the root that member names are relative to."""
     with_whiteouts: bool = False
-    keep_owner: bool = True
+    owner: tuple[int, int] | None = None
+    """Whose everything becomes; None keeps the archive's ids."""
     refuse_type_change: bool = False
     """A directory may not replace a file, nor a file a directory."""
     caps: Caps = field(default_factory=Caps)
@@ -95,7 +98,7 @@ class TreeWriter:
         finally:
             os.close(parent)
         if member.isdir():
-            self._times[path] = _nanoseconds(member.mtime)
+            self._times[path] = _mtime_ns(member)
 
     def _parent(self, directory: str) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY
@@ -195,8 +198,13 @@ class TreeWriter:
     def _finish(self, parent: int, leaf: str, member: tarfile.TarInfo) -> None:
         if member.islnk():
             return
-        if self.keep_owner:
-            os.chown(leaf, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        uid, gid = self.owner or (member.uid, member.gid)
+        try:
+            os.chown(leaf, uid, gid, dir_fd=parent, follow_symlinks=False)
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:  # an id that the container does not have
+                raise
+            os.chown(leaf, _NOBODY, _NOBODY, dir_fd=parent, follow_symlinks=False)
         if not member.issym():
             os.chmod(leaf, member.mode & 0o7777, dir_fd=parent)
         if member.isdir() or member.isreg():
@@ -205,7 +213,7 @@ class TreeWriter:
                 self._set_xattrs(opened.number, member)  # a change of owner would take them away
         if member.isdir():
             return
-        mtime_ns = _nanoseconds(member.mtime)
+        mtime_ns = _mtime_ns(member)
         os.utime(leaf, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
 
     def _set_xattrs(self, fd: int, member: tarfile.TarInfo) -> None:
@@ -224,9 +232,13 @@ class TreeWriter:
                 os.close(fd)
 
 
-def _nanoseconds(time_s: float) -> int:
-    """The fraction apart: beside so many seconds a float has no room for it."""
-    return int(time_s // 1) * 1_000_000_000 + int(time_s % 1 * 1e9)
+def _mtime_ns(member: tarfile.TarInfo) -> int:
+    """Its time, with the fraction that a float beside so many seconds has no room for."""
+    told = member.pax_headers.get("mtime", "")
+    if re.fullmatch(r"\d{1,11}\.\d{1,30}", told):
+        seconds, _, fraction = told.partition(".")
+        return int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
+    return int(member.mtime // 1) * 1_000_000_000 + int(member.mtime % 1 * 1e9)
 
 
 def _told(error: BaseException) -> str:

@@ -12,11 +12,12 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, Protocol, cast
+from typing import IO, Protocol, cast
 
 import zstandard
 
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
+from labfleet_runtime_agent.adapters.decompression import Chunks, gunzipped, inflating, unzstd
 from labfleet_runtime_agent.adapters.tree import DAMAGE, TreeWriter
 
 _CHUNK = 1 << 20
@@ -28,26 +29,15 @@ class _Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-class _Hashed:
-    """A file-like reader that hashes what it hands out."""
+class _Hashed(Chunks):
+    """A reader that hashes what it hands out."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
+        super().__init__(chunks)
         self.sha256 = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
-        parts = []
-        wanted = size
-        while wanted > 0:
-            if not self._rest:
-                self._rest = next(self._chunks, b"")
-                if not self._rest:
-                    break
-            part, self._rest = self._rest[:wanted], self._rest[wanted:]
-            parts.append(part)
-            wanted -= len(part)
-        data = b"".join(parts)
+        data = super().read(size)
         self.sha256.update(data)
         return data
 
@@ -63,50 +53,11 @@ def _raw(source: IO[bytes], digest: _Hash) -> Iterator[bytes]:
         yield data
 
 
-def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Inflate, also several members one after the other (RFC 1952), a chunk at a time."""
-    library = _inflating()
-    inflate = library.decompressobj(wbits=31)
-    started = False
-    for data in chunks:
-        left, is_full = data, False
-        while left or is_full:
-            started = True
-            out = inflate.decompress(left, _CHUNK)
-            if out:
-                yield out
-            left = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
-            is_full = len(out) == _CHUNK and not inflate.eof  # it may hold more
-            if inflate.eof:
-                inflate = library.decompressobj(wbits=31)
-                started = bool(left)
-    if started:
-        raise InvalidRequestError("layer: gzip stream ends too early")
-
-
-def _inflating() -> Any:
-    """The library that inflates gzip."""
-    try:
-        from isal import isal_zlib  # noqa: PLC0415 - five times faster where it is installed
-    except ImportError:
-        return zlib
-    return isal_zlib
-
-
-def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Decompress, also several frames, a chunk at a time."""
-    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-    source = cast("IO[bytes]", _Hashed(chunks))
-    with decompressor.stream_reader(source, read_across_frames=True) as stream:
-        while data := stream.read(_CHUNK):
-            yield data
-
-
 def _decoded(media_type: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
     if media_type.endswith(("+gzip", ".gzip")):
-        return _gunzipped(chunks)
+        return gunzipped(chunks)
     if media_type.endswith("+zstd"):
-        return _unzstd(chunks)
+        return unzstd(chunks)
     return chunks
 
 
@@ -119,7 +70,7 @@ def unpack(root: str, media_type: str, source: IO[bytes]) -> dict[str, str]:
         with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=1 << 18) as archive:
             TreeWriter(root_fd, with_whiteouts=True).write_all(archive)
         stream.drain()
-    except (zlib.error, _inflating().error, zstandard.ZstdError, *DAMAGE) as exc:
+    except (zlib.error, inflating().error, zstandard.ZstdError, *DAMAGE) as exc:
         raise InvalidRequestError(f"layer: damaged: {exc}") from exc
     finally:
         os.close(root_fd)

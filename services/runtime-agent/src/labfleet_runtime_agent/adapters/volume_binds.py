@@ -33,7 +33,7 @@ def _bind(root_fd: int, volume: VolumeSource, base: int) -> None:
     try:
         tree = kernel.clone_mount(Path(volume.source))
         try:
-            kernel.attach_mount(tree, Path(f"/proc/self/fd/{target}"))
+            kernel.attach_mount_at(tree, target)
         finally:
             os.close(tree)
     finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 from labfleet_chassis.store import Entry, Mirror
 from labfleet_chassis.supervise import supervise
@@ -227,7 +228,7 @@ class Agent:
         """Describe a path of a container."""
         worker = await self.find(job.tenant, args.container)
         async with worker.files() as view:
-            return await archive.stat_path(view, args.path)
+            return await archive.stat_path(replace(view, shown_as=args.shown_as), args.path)
 
     async def measure_volumes(self, _job: Job, args: VolumeRefs) -> VolumeSizes:
         """How much the files of some volumes take."""

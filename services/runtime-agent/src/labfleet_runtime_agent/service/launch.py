@@ -160,9 +160,7 @@ class Launch:
 
             async with TaskGroup() as tasks:
                 tasks.create_task(produce())
-                await archive.write(
-                    here, "/", chunks.get, keep_owner=True, refuse_type_change=False
-                )
+                await archive.write(here, archive.Target("/"), chunks.get)
 
     async def _allocate(self, run: int) -> InterfaceReady:
         return await self._ask_network(ALLOCATE_INTERFACE, run)

@@ -1,5 +1,8 @@
 """The data port's streams: attach, exec, logs, archives."""
 
+import asyncio
+from dataclasses import replace
+
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_proto.builds import BuildImage
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
@@ -18,6 +21,7 @@ from labfleet_proto.runtime import (
 )
 from labfleet_runtime_agent.adapters import (
     archive,
+    image_users,
     layer_reading,
 )
 from labfleet_runtime_agent.adapters.attach import Attachment
@@ -114,26 +118,36 @@ class Streams:
     async def _read_archive(
         self, worker: Worker, request: ReadArchive, stream: ByteStream, accept: Accept
     ) -> None:
-        async with worker.files() as view:
+        async with worker.files() as bare:
+            view = replace(bare, shown_as=request.shown_as)
             about = await archive.stat_path(view, request.path)
             await accept(about.model_dump(mode="json"))
             await archive.read(view, request.path, stream.write)
+        await self._agent.tools.emit(worker.record, "archive-path")
 
     async def _write_archive(
         self, worker: Worker, request: WriteArchive, stream: ByteStream, accept: Accept
     ) -> None:
         end = StreamEnd()
-        async with worker.files() as view:
-            about = await archive.stat_path(view, request.path)
-            await accept(about.model_dump(mode="json"))
+        spec = worker.record.spec
+        async with worker.files() as bare:
+            view = replace(bare, shown_as=request.shown_as)
+            owner = None
+            if request.keep_ownership and spec.user:
+                who = await asyncio.to_thread(image_users.look_up_at, view.root_fd, spec.user, ())
+                owner = (who.uid, who.gid)
+            target = archive.Target(
+                path=request.path,
+                owner=owner,
+                refuse_type_change=request.refuse_dir_overwrite,
+                is_root_read_only=spec.is_rootfs_read_only,
+                mounts=tuple((mount.target, mount.read_only) for mount in spec.mounts),
+            )
+            await archive.check_target(view, target)
+            await accept({})
             try:
-                await archive.write(
-                    view,
-                    request.path,
-                    stream.read,
-                    keep_owner=request.keep_ownership,
-                    refuse_type_change=request.refuse_dir_overwrite,
-                )
+                await archive.write(view, target, stream.read)
             except LabfleetError as exc:
                 end = StreamEnd(error=exc.message, code=exc.code)
+        await self._agent.tools.emit(worker.record, "extract-to-dir")
         await stream.write(end.model_dump_json().encode() + b"\n")
