@@ -309,7 +309,7 @@ class Builds:
                 is_whole = not data
                 return data
 
-            await archive.write(view, "/", more, keep_owner=False, refuse_type_change=False)
+            await archive.write(view, archive.Target("/", owner=(0, 0)), more)
             while not is_whole:
                 await more()
         finally:
