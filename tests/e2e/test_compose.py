@@ -142,6 +142,11 @@ def test_logs_follow_services_on_all_hosts(fleet: Fleet, compose: Compose, tmp_p
             client.kill()
 
 
+def test_a_service_is_built(compose: Compose) -> None:
+    compose("--profile", "built", "build", "site")
+    assert compose("run", "--rm", "-T", "site").out.endswith("hello\na page")
+
+
 def test_a_failing_health_check_stops_the_order(compose: Compose) -> None:
     done = compose("--profile", "broken", "up", "-d", "sick", code=None)
     assert done.code != 0

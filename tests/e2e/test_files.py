@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import pytest
 from tests.farm.fleet import Fleet, until
@@ -60,6 +61,15 @@ def test_export_is_the_whole_root_without_volumes(fleet: Fleet, *, running: bool
     assert "bin/true" not in members
     assert "bin/sh" in members
     assert not any(name.startswith((".", "/")) for name in members)
+
+
+def test_cp_reaches_volumes_of_a_container_that_does_not_run(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.docker("run", "--name", "box", "-v", "/vol", "busybox", "sh", "-c", "echo in > /vol/one")
+    (tmp_path / "two").write_text("more")
+    fleet.docker("cp", str(tmp_path / "two"), "box:/vol/two")
+    fleet.docker("cp", "box:/vol", str(tmp_path / "back"))
+    found = {path.name: path.read_text() for path in (tmp_path / "back").iterdir()}
+    assert found == {"one": "in\n", "two": "more"}
 
 
 def test_sizes_are_measured_when_asked_for(fleet: Fleet) -> None:

@@ -32,6 +32,10 @@ def run(
     """Run a suite as it is; outcomes by file."""
     words = [str(fetched.python), "-m", "pytest", "-o", "addopts=", "-q", "--tb=short", "-rfE"]
     words += ["-p", "no:cacheprovider", f"--timeout={_TEST_LIMIT_S}", f"--junitxml={report}"]
+    words += [
+        "-W",
+        "ignore::pytest.PytestDeprecationWarning",
+    ]  # aiodocker's settings make it an error
     words += ["-k", only] if only else []
     version = "1.41"  # the newest of dockerd 20.10, so that both are asked for the same
     env = {**engine.env, "DOCKER_TEST_API_VERSION": version, "PYTHONDONTWRITEBYTECODE": "1"}

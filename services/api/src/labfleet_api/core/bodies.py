@@ -46,6 +46,8 @@ class CreateBody(Body):
     NetworkDisabled: bool = False
     MacAddress: str = ""
     """Of the first network; older clients send it here."""
+    Runtime: str = ""
+    """docker-py says it here."""
     Healthcheck: HealthConfig | None = None
     HostConfig: HostConfigBody | None = None
     NetworkingConfig: NetworkingConfigBody | None = None

@@ -90,7 +90,7 @@ def specification(  # noqa: PLR0913 - the request, and what is known beside it
         oom_score_adj=host.OomScoreAdj,
         hidden_paths=security.hidden_paths(host),
         read_only_paths=security.read_only_paths(host),
-        asked_host_config=_said(host),
+        asked_host_config=_said(body, only=("Runtime",)) | _said(host),
         asked_config=_said(body, only=_SHOWN),
         log=log_config.settings(host.LogConfig),
     )
@@ -103,6 +103,7 @@ def refuse(body: CreateBody, host: HostConfigBody) -> None:
     security.hidden_paths(host)
     security.read_only_paths(host)
     refusals.refuse_absent(host)
+    refusals.check_runtime(body.Runtime)
     body.refuse_unserved()
 
 

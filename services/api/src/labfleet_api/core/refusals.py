@@ -61,6 +61,12 @@ def _refuse_mode(field: str, word: str, mode: str, allowed: tuple[str, ...]) -> 
     raise InvalidRequestError(f"invalid {word} mode: {mode}")
 
 
+def check_runtime(name: str) -> None:
+    """Raise InvalidRequestError for a runtime that no host has."""
+    if name not in _RUNTIMES:
+        raise InvalidRequestError(f"unknown or invalid runtime name: {name}")
+
+
 def refuse_absent(host: HostConfigBody) -> None:
     """Raise InvalidRequestError or NotFoundError for what no host of a fleet has."""
     if host.DeviceRequests:
@@ -75,8 +81,7 @@ def refuse_absent(host: HostConfigBody) -> None:
         raise InvalidRequestError(
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
         )
-    if host.Runtime not in _RUNTIMES:
-        raise InvalidRequestError(f"unknown or invalid runtime name: {host.Runtime}")
+    check_runtime(host.Runtime)
     if host.Isolation not in ("", "default"):
         raise InvalidRequestError(f"invalid isolation: {host.Isolation}: linux has only default")
     if host.VolumeDriver not in ("", "local"):

@@ -23,6 +23,7 @@ from labfleet_proto.containers import (
     ContainerSpec,
     Goal,
     NameRecord,
+    State,
     VolumeMount,
 )
 from labfleet_proto.errors import (
@@ -42,6 +43,8 @@ from labfleet_proto.signals import number_of
 
 _START_LIMIT_S = 90.0
 _GONE_LIMIT_S = 20.0
+_KILLED_LIMIT_S = 10.0
+_SIGKILL = 9
 _NAME_TRIES = 20
 _LONGEST_GRACE_S = 365 * 86_400
 _LONGEST_WAIT_S = 86_400.0
@@ -263,7 +266,22 @@ class Life:
             )
         if state == "paused" and ends_restarts(number, number_of(record.spec.stop_signal)):
             await fleet.change(record, lambda old: old.model_copy(update={"paused_run": None}))
-        await fleet.ask(SIGNAL, Signal(container=record.id, signal=signal), record)
+        with fleet.watching(record) as watch:
+            await fleet.ask(SIGNAL, Signal(container=record.id, signal=signal), record)
+            if number == _SIGKILL:  # as docker: whoever looks next sees it ended
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_KILLED_LIMIT_S):
+                        await self._ended(record, watch)
+
+    async def _ended(self, record: ContainerRecord, watch: Watch) -> None:
+        before = self._fleet.seen(record)
+        while not watch.is_gone:
+            watch.moved.clear()
+            seen = self._fleet.seen(record)
+            is_same_run = seen is not None and before is not None and seen.run == before.run
+            if not is_same_run or seen is None or seen.state >= State.EXITED:
+                return
+            await watch.moved.wait()
 
     # -- remove
 
