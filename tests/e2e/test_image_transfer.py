@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,20 @@ def test_a_commit_keeps_changes_and_is_saved_and_loaded(fleet: Fleet) -> None:
     assert fleet.docker(*run).out == "new"
     assert fleet.docker(*run, "sh", "-c", "ls /etc/group; stat -c %a /tmp", code=None).out == "700"
     fleet.docker("rmi", "trip/commit:v1")
+
+
+def test_a_running_container_stands_still_while_it_is_committed(fleet: Fleet) -> None:
+    fleet.docker("run", "-d", "--name", "busy", "busybox", "sleep", "600")
+    begun = str(time.time())
+    fleet.docker("commit", "busy", "trip/busy")
+    fleet.docker("commit", "-p=false", "busy", "trip/busy:2")
+    said = fleet.docker("events", "--since", begun, "--until", str(time.time()), "-f", "container=busy",
+                        "--format", "{{.Action}}").out.split()  # fmt: skip
+    assert [each for each in said if each in ("pause", "unpause", "commit")] == [
+        "pause", "unpause", "commit", "commit",
+    ]  # fmt: skip
+    assert fleet.inspect("busy")["State"]["Status"] == "running"
+    fleet.docker("rmi", "trip/busy", "trip/busy:2")
 
 
 def test_a_cut_upload_makes_no_image(fleet: Fleet) -> None:

@@ -13,6 +13,7 @@ from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.adapters.layers import Layers
 from labfleet_image_store.service import departed
 from labfleet_image_store.service.catalogue import Catalogue
+from labfleet_image_store.service.collector import Collector
 from labfleet_image_store.service.door import Door
 from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.jobs import serve_jobs
@@ -21,7 +22,7 @@ from labfleet_image_store.service.measuring import Measurer
 from labfleet_image_store.service.registry import Registry
 from labfleet_image_store.service.transfers import Transfers
 from labfleet_image_store.settings import Settings
-from labfleet_proto.buckets import MANIFESTS, TAGS
+from labfleet_proto.buckets import CONTAINERS, MANIFESTS, TAGS
 from labfleet_proto.image_streams import IMAGE_STORE
 
 _SWEEP_EVERY_S = 60.0
@@ -63,6 +64,12 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     events = Events(chassis)
     await serve_jobs(chassis, library, events)
     chassis.loop("sweep", lambda: sweep(files))
+    collector = Collector(
+        catalogue, layers, await chassis.mirror(CONTAINERS), chassis.clock, chassis.log
+    )
+    chassis.loop(
+        "collect", lambda: collector.run(settings.collect_every_s, settings.collect_grace_s)
+    )
     chassis.loop("measure", Measurer(catalogue, layers, chassis.log).run)
     started = asyncio.Event()
     port = DataPort(

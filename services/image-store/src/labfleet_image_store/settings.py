@@ -24,3 +24,6 @@ class Settings(ServiceSettings):
     """Comma separated `host:port`."""
     registry: str = "127.0.0.1:7402,localhost:7402"
     """Comma separated domains that mean this store in image names."""
+    collect_every_s: float = Field(default=600, gt=0)
+    collect_grace_s: float = Field(default=3600, ge=0)
+    """A blob that nothing needs stays so long after it was last pushed or named by a push."""

@@ -49,7 +49,7 @@ def routes(fleet: Fleet) -> FastAPI:
         files.router(fleet),
         image_transfer.router(fleet),
         builds.router(fleet, networks),
-        commit.router(fleet),
+        commit.router(fleet, changes.Changes(fleet)),
         images.router(fleet),
         network_routes.router(fleet, networks),
         volumes.router(fleet),

@@ -1,5 +1,7 @@
 """`docker commit`: a container's writable layer becomes an image of the store."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -7,16 +9,25 @@ from fastapi import APIRouter, Request, Response
 
 from labfleet_api.core import changes
 from labfleet_api.core.commits import CommitBody, committed_config, container_config
+from labfleet_api.core.status import state_of
+from labfleet_api.service.changes import Changes
 from labfleet_api.service.exchange import last_line
 from labfleet_api.service.fleet import Fleet
-from labfleet_api.service.http import answer, read_body
+from labfleet_api.service.http import answer, flag, read_body
 from labfleet_api.service.image_transfer import target_of
 from labfleet_api.service.shelf import Shelf
 from labfleet_chassis import frames
 from labfleet_chassis.data_port import ByteStream
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.containers import ContainerRecord
-from labfleet_proto.errors import InvalidRequestError, LabfleetError, UnavailableError
+from labfleet_proto.errors import (
+    ConflictError,
+    InternalError,
+    InvalidRequestError,
+    LabfleetError,
+    NotFoundError,
+    UnavailableError,
+)
 from labfleet_proto.image_streams import AddImage, NewImage
 from labfleet_proto.runtime import ReadLayer
 
@@ -24,7 +35,7 @@ _CHUNK = 256 << 10
 _TAR_END = bytes(1024)
 
 
-def router(fleet: Fleet) -> APIRouter:
+def router(fleet: Fleet, pauses: Changes) -> APIRouter:
     """The route of commits."""
     routes = APIRouter()
     shelf = Shelf(fleet)
@@ -49,7 +60,12 @@ def router(fleet: Fleet) -> APIRouter:
             container=record.id,
             container_config=container_config(record),
         )
-        made = await _carry(fleet, record, wish)
+        is_running = state_of(record, fleet.seen(record)) == "running"
+        if is_running and flag(request, "pause", default=True):
+            async with _paused(pauses, record):
+                made = await _carry(fleet, record, wish)
+        else:
+            made = await _carry(fleet, record, wish)
         about = {"name": record.name, "image": record.image.reference, "imageID": made.image_id}
         if made.name:
             about["imageRef"] = made.name
@@ -57,6 +73,17 @@ def router(fleet: Fleet) -> APIRouter:
         return answer({"Id": made.image_id}, 201)
 
     return routes
+
+
+@contextlib.asynccontextmanager
+async def _paused(pauses: Changes, record: ContainerRecord) -> AsyncIterator[None]:
+    """Let a container stand still. One that ends or is let go on by others meanwhile is none of ours."""
+    await pauses.pause(record)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ConflictError, InternalError, NotFoundError):
+            await pauses.unpause(record)
 
 
 async def _carry(fleet: Fleet, record: ContainerRecord, wish: AddImage) -> NewImage:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from labfleet_image_store.core.collecting import Link
 from labfleet_proto.errors import (
     ConflictError,
     DigestMismatchError,
@@ -52,7 +53,7 @@ class BlobFiles:
         for path in (self._blobs, self._uploads, self._links):
             path.mkdir(parents=True, exist_ok=True)
         self._open: dict[str, Upload] = {}
-        self._keeping = threading.Lock()
+        self._keeping = threading.RLock()
         """Held while a blob gets or loses its name: the collector runs in a thread of its own."""
 
     # -- reading
@@ -92,9 +93,10 @@ class BlobFiles:
     def link(self, repository: str, digest: str) -> None:
         """Let a repository refer to a blob that is here; again only renews it for the collector."""
         link = self._link(repository, digest)
-        is_new = not link.exists()
-        link.parent.mkdir(exist_ok=True)
-        link.touch()
+        with self._keeping:
+            is_new = not link.exists()
+            link.parent.mkdir(exist_ok=True)
+            link.touch()
         if is_new:
             _sync_dir(link.parent)
 
@@ -105,6 +107,40 @@ class BlobFiles:
         except FileNotFoundError:
             return False
         return True
+
+    # -- collecting
+
+    def all_links(self) -> list[Link]:
+        """Every reference. Blocks."""
+        found = []
+        for folder in self._links.iterdir():
+            repository = folder.name.replace("%", "/")
+            for path in folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(Link(repository, f"sha256:{path.name}", path.stat().st_mtime))
+        return found
+
+    def unlink_stale(self, repository: str, digest: str, oldest_s: float) -> None:
+        """Take a reference away unless it was renewed since."""
+        link = self._link(repository, digest)
+        with self._keeping, contextlib.suppress(FileNotFoundError):
+            if link.stat().st_mtime < oldest_s:
+                link.unlink()
+
+    def drop_unlinked(self, oldest_s: float) -> list[str]:
+        """Delete blobs that no repository refers to and that are older; return their digests. Blocks."""
+        linked = {link.digest for link in self.all_links()}
+        gone = []
+        for path in list(self._blobs.glob("*/*")):
+            digest = f"sha256:{path.name}"
+            if digest in linked:
+                continue
+            with self._keeping, contextlib.suppress(FileNotFoundError):
+                is_wanted = any(self._links.glob(f"*/{path.name}"))
+                if not is_wanted and path.stat().st_mtime < oldest_s:
+                    path.unlink()
+                    gone.append(digest)
+        return gone
 
     # -- writing
 

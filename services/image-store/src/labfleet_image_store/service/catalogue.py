@@ -60,6 +60,11 @@ class Catalogue:
             self._parsed[digest] = manifests.parse(data, "")
         return self._parsed[digest]
 
+    def forget(self, digest: str) -> None:
+        """A blob is gone."""
+        self._parsed.pop(digest, None)
+        self._configs.pop(digest, None)
+
     def record(self, repository: str, reference: str) -> ManifestRecord:
         """Find a manifest by tag or digest. Raises NotFoundError."""
         digest = reference
@@ -114,6 +119,7 @@ class Catalogue:
     def _borrow(self, repository: str, blob: str) -> bool:
         """Whether the repository refers to the blob, now."""
         if self.files.has(repository, blob):
+            self.files.link(repository, blob)  # renewed: the collector leaves it
             return True
         name = familiar_repository(repository)
         for source in readable_as(owner_of(repository), name):

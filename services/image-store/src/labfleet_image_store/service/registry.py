@@ -239,7 +239,7 @@ class Registry:
         raise RegistryError(404, "BLOB_UNKNOWN", f"blob {digest} is not in {name}")
 
     async def _blob_get(self, request: Request) -> None:
-        _, digest = self._blob(request)
+        repository, digest = self._blob(request)
         size = self._files.size(digest)
         headers = {
             "Docker-Content-Digest": digest,
@@ -259,6 +259,7 @@ class Registry:
         headers["Content-Length"] = str(last - first + 1)
         await request.head(status, headers)
         if request.method == "HEAD":
+            self._files.link(repository, digest)  # a push relies on it from now on
             await request.send({"type": "http.response.body", "body": b""})
             return
         await self._send_file(request, digest, first, last)

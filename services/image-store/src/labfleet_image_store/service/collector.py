@@ -1,0 +1,77 @@
+"""Garbage collection of blobs while everything goes on: mark, then sweep what two passes agree on."""
+
+import asyncio
+
+from labfleet_chassis.clock import Clock
+from labfleet_chassis.logs import Log
+from labfleet_chassis.store import Mirror
+from labfleet_image_store.adapters.layers import Layers
+from labfleet_image_store.core import collecting
+from labfleet_image_store.service.catalogue import Catalogue
+from labfleet_proto.containers import ContainerRecord
+from labfleet_proto.errors import LabfleetError
+
+_NS_PER_S = 1_000_000_000
+
+
+class Collector:
+    """Takes references that nothing needs, then blobs without a reference.
+
+    Whoever pushes renews the references that he relies on; they stay for `grace_s` from then on.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        layers: Layers,
+        containers: Mirror[ContainerRecord],
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._catalogue = catalogue
+        self._layers = layers
+        self._containers = containers
+        self._clock = clock
+        self._log = log
+        self._suspects: set[tuple[str, str]] = set()
+
+    async def run(self, every_s: float, grace_s: float) -> None:
+        """Collect for ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            await self.collect(grace_s)
+
+    async def collect(self, grace_s: float) -> int:
+        """One pass; return how many blobs went. A manifest that cannot be read ends it: nothing goes."""
+        files = self._catalogue.files
+        links = await asyncio.to_thread(files.all_links)
+        try:
+            marked = self._marked()  # after the links: what is marked meanwhile is not missed
+        except LabfleetError as exc:
+            self._log.warning("collector.ended", error=exc.message)
+            return 0
+        oldest_s = self._clock.now_ns() / _NS_PER_S - grace_s
+        doomed = collecting.doomed(links, marked, self._suspects, oldest_s)
+        self._suspects = collecting.unmarked(links, marked)
+        for link in doomed:
+            files.unlink_stale(link.repository, link.digest, oldest_s)
+        gone = await asyncio.to_thread(files.drop_unlinked, oldest_s)
+        for digest in gone:
+            self._layers.forget(digest)
+            self._catalogue.forget(digest)
+        if doomed or gone:
+            self._log.info("collector.done", references=len(doomed), blobs=len(gone))
+        return len(gone)
+
+    def _marked(self) -> set[tuple[str, str]]:
+        """What manifests and containers need."""
+        marked: set[tuple[str, str]] = set()
+        for record in self._catalogue.manifests.values():
+            manifest = self._catalogue.manifest(record.digest)
+            needed = [record.digest, *manifest.blobs, *(each.digest for each in manifest.children)]
+            marked.update((record.repository, digest) for digest in needed)
+        for container in self._containers.values():
+            pin = container.image
+            needed = [pin.image_id, pin.manifest_digest, *(each.digest for each in pin.layers)]
+            marked.update((pin.repository, digest) for digest in needed)
+        return marked
