@@ -72,7 +72,7 @@ def test_a_paused_container_stands_still(fleet: Fleet) -> None:
     assert fleet.inspect("p1")["State"]["Status"] == "running"
     until(lambda: len(fleet.docker("logs", "p1").out) > len(before))
     assert "is not paused" in fleet.docker("unpause", "p1", code=1).err
-    until(lambda: actions_of(fleet, "p1")[-3:] == ["start", "pause", "unpause"])
+    until(lambda: actions_of(fleet, "p1")[-4:] == ["start", "pause", "top", "unpause"])
 
 
 def test_stop_kill_and_rm_of_a_paused_container(fleet: Fleet) -> None:

@@ -86,3 +86,19 @@ def test_health_is_right_after_services_were_killed(fleet: Fleet) -> None:
         ]
         == 200_000_000
     )
+
+
+def test_the_check_of_an_image_holds_unless_the_container_says_otherwise(fleet: Fleet) -> None:
+    fleet.docker("create", "--name", "base", "busybox", "sleep", "600")
+    fleet.docker("commit", "--change", "HEALTHCHECK --interval=200ms --retries=1 CMD test ! -e /ill",
+                 "base", "checked")  # fmt: skip
+    fleet.docker("run", "-d", "--name", "own", "checked")
+    until(lambda: health(fleet, "own")["Status"] == "healthy")
+    fleet.docker("run", "-d", "--name", "merged", "--health-retries", "7", "checked")
+    check = fleet.inspect("merged")["Config"]["Healthcheck"]
+    assert check["Test"] == ["CMD-SHELL", "test ! -e /ill"]
+    assert (check["Interval"], check["Retries"]) == (200_000_000, 7)
+    fleet.docker("run", "-d", "--name", "without", "--no-healthcheck", "checked")
+    assert "Health" not in fleet.inspect("without")["State"]
+    fleet.docker("rm", "-f", "own", "merged", "without", "base")
+    fleet.docker("rmi", "checked")

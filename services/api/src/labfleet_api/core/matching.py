@@ -1,7 +1,7 @@
 """The filters of `docker ps`: values of one filter are alternatives, but labels all hold."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from labfleet_api.core import filters
 from labfleet_api.core.filters import Filters
@@ -38,11 +38,11 @@ def matches(
     record: ContainerRecord,
     seen: Observation | None,
     wanted: Filters,
-    created_at_ns: Callable[[str], int],
+    created_at_ns: Mapping[str, int],
 ) -> bool:
     """Whether a container passes every filter.
 
-    `created_at_ns` gives the time of the container that `before` or `since` name.
+    `created_at_ns` has the times of the containers that `before` and `since` name.
     """
     spec = record.spec
     state = state_of(record, seen)
@@ -63,8 +63,8 @@ def matches(
         "expose": lambda value: bool(_port_names(value) & set(spec.exposed_ports)),
         "is-task": lambda value: value.lower() in ("0", "false", "f"),
         "isolation": lambda _value: True,
-        "before": lambda value: record.created_at_ns < created_at_ns(value),
-        "since": lambda value: record.created_at_ns > created_at_ns(value),
+        "before": lambda value: record.created_at_ns < created_at_ns[value],
+        "since": lambda value: record.created_at_ns > created_at_ns[value],
     }
     for name, values in wanted.items():
         if name == "label":

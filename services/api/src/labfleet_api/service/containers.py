@@ -41,16 +41,15 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
         limit = number(request, "limit", 0)
         show_all = flag(request, "all") or limit > 0 or "status" in wanted
 
-        def created_at_ns(other: str) -> int:
-            return fleet.find(other).created_at_ns
-
-        for other in (*wanted.get("before", ()), *wanted.get("since", ())):
-            fleet.find(other)  # also when there is nothing to list
+        times = {
+            other: fleet.find(other).created_at_ns
+            for other in (*wanted.get("before", ()), *wanted.get("since", ()))
+        }
         found = []
         for record in fleet.records():
             seen = fleet.seen(record)
             is_shown = show_all or status.is_live(status.state_of(record, seen))
-            if is_shown and matching.matches(record, seen, wanted, created_at_ns):
+            if is_shown and matching.matches(record, seen, wanted, times):
                 found.append(record)
         found = found[:limit] if limit > 0 else found
         rows = [row(record) for record in found]
@@ -130,7 +129,7 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
         reference = ContainerRef(container=record.id)
         first = await fleet.ask(STATS, reference, record)
         if not flag(request, "stream", default=True):
-            if flag(request, "one-shot"):
+            if flag(request, "one-shot") or first.read_at_ns == 0:  # it does not run
                 return answer(stats_json(record, first, None))
             await asyncio.sleep(_STATS_EVERY_S)
             second = await fleet.ask(STATS, reference, record)

@@ -10,6 +10,7 @@ from labfleet_api.core.activity import require_active
 from labfleet_api.core.bodies import ExecBody, ExecStartBody
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, number, read_body, version_of
+from labfleet_api.service.reaching import Reaching
 from labfleet_api.service.relays import hijacked
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import (
@@ -73,8 +74,8 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
             width=width,
         )
         await fleet.ask(CREATE_EXEC, wish, record)
-        attributes = {"name": record.name, "image": record.image.reference, "execID": exec_id}
-        await fleet.emit("container", f"exec_create: {' '.join(body.Cmd)}", record.id, attributes)
+        words = f"exec_create: {' '.join(body.Cmd)}"
+        await Reaching(fleet).tell(record, words, {"execID": exec_id})
         return answer({"Id": exec_id}, 201)
 
     @routes.post("/exec/{exec_id}/start")

@@ -213,14 +213,16 @@ class Agent:
         worker = await self.find(job.tenant, args.container)
         worker.init()
         pids = await asyncio.to_thread(self.tools.cgroups.pids, args.container)
-        return await process_table.table(args.ps_args, pids)
+        table = await process_table.table(args.ps_args, pids)
+        await self.tools.emit(worker.record, "top")
+        return table
 
     async def stats(self, job: Job, args: ContainerRef) -> ContainerStats:
         """Sample a container; one that does not run uses nothing."""
         worker = await self.find(job.tenant, args.container)
         now = self.tools.clock.now_ns()
         if not worker.is_running or worker.seen is None:
-            return ContainerStats(read_at_ns=now)
+            return ContainerStats(read_at_ns=0)
         stats = await asyncio.to_thread(self.tools.cgroups.sample, args.container)
         return host_facts.completed(stats, worker.seen.pid, now)
 

@@ -83,6 +83,8 @@ class Execs:
         worker.init()
         line = f"1 {args.height} {args.width}\n"
         await asyncio.to_thread(_write_fifo, worker, line)
+        size = {"height": str(args.height), "width": str(args.width)}
+        await self._agent.tools.emit(worker.record, "resize", size)
         return Nothing()
 
     # -- with a client

@@ -8,13 +8,16 @@ from labfleet_proto.errors import (
     CommandNotRunnableError,
     InternalError,
     LabfleetError,
+    TransientError,
     UnavailableError,
 )
-from labfleet_runtime_agent.core import probing
+from labfleet_runtime_agent.core import probing, restarts
 from labfleet_runtime_agent.metrics import STARTS
 from labfleet_runtime_agent.service import ending, health, place_events
 from labfleet_runtime_agent.service.launch import Launch
 from labfleet_runtime_agent.service.live import Live
+
+_FAILED_CODE = 128
 
 
 class Starter:
@@ -107,6 +110,8 @@ class Starter:
         live.drop_attachments()
         live.waiters.fail(error)
         live.state.running = None
+        wait_ms = self._again_ms(error)
+        now_ns = live.tools.clock.now_ns()
         await live.state.settle(
             attempt,
             State.EXITED,
@@ -114,10 +119,20 @@ class Starter:
             error=error.message,
             error_code=error.code,
             pid=0,
-            started_at_ns=0,
-            finished_at_ns=live.tools.clock.now_ns(),
+            started_at_ns=now_ns if wait_ms else 0,
+            finished_at_ns=now_ns,
             endpoints=(),
+            restart_at_ns=now_ns + wait_ms * 1_000_000 if wait_ms else 0,
+            restart_delay_ms=wait_ms,
         )
+
+    def _again_ms(self, error: LabfleetError) -> int:
+        """How long to wait before a restart by policy that the host could not do now; 0: no more."""
+        seen, policy = self._live.seen, self._live.record.spec.restart
+        if seen is None or not seen.restart_count or not isinstance(error, TransientError):
+            return 0
+        ending = restarts.Ending(_FAILED_CODE, 0, seen.restart_count, seen.restart_delay_ms)
+        return restarts.wait_ms(policy, ending) or 0
 
 
 def _is_checked(record: ContainerRecord) -> bool:
@@ -128,5 +143,5 @@ def _is_checked(record: ContainerRecord) -> bool:
 def _command_code(error: LabfleetError) -> int:
     """Exit code of a start that failed: 126 and 127 as a shell's, else docker's 128."""
     if not isinstance(error, CommandNotRunnableError):
-        return 128
+        return _FAILED_CODE
     return 126 if "permission denied" in error.message else 127

@@ -57,7 +57,7 @@ class Tools:
             **record.spec.labels,
             "image": record.image.reference,
             "name": record.name,
-            "host": self.host,
+            "labfleet.host": self.host,
         }
         await self.bus.emit(
             FleetEvent(
