@@ -16,6 +16,7 @@ from labfleet_proto.message import Message
 
 FLEET_USER = "_fleet"
 """User by which the fleet's services name the store's repositories by its own names."""
+_VISITOR = "lfv"
 TENANT_RULE = "[a-z0-9][a-z0-9-]{0,38}"
 _TENANT = re.compile(TENANT_RULE)
 _TOKEN = re.compile(r"lft_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{48})")
@@ -130,6 +131,29 @@ def is_genuine(record: TokenRecord, secret: str, now_ns: int) -> bool:
 def is_over(record: TokenRecord | CertificateRecord, now_ns: int) -> bool:
     """Whether a credential has expired."""
     return bool(record.expires_at_ns) and now_ns >= record.expires_at_ns
+
+
+def visitor_pass(secret: str, tenant: TenantId, expires_at_ns: int) -> str:
+    """A password at the image store for one tenant and a while, made of the fleet's own.
+
+    For programs that handle what tenants made, such as a builder: they never hold the fleet's password.
+    """
+    return f"{_VISITOR}_{expires_at_ns}_{_signed(secret, tenant, expires_at_ns)}"
+
+
+def is_visitor_pass(text: str, secret: str, tenant: TenantId, now_ns: int) -> bool:
+    """Whether the text is a pass for the tenant that has not expired."""
+    kind, _, rest = text.partition("_")
+    expires, _, signature = rest.partition("_")
+    if kind != _VISITOR or not (expires.isascii() and expires.isdigit()) or len(expires) > 20:
+        return False
+    good = _signed(secret, tenant, int(expires))
+    return hmac.compare_digest(signature.encode(), good.encode()) and now_ns < int(expires)
+
+
+def _signed(secret: str, tenant: TenantId, expires_at_ns: int) -> str:
+    words = f"visitor {tenant} {expires_at_ns}"
+    return hmac.digest(secret.encode(), words.encode(), hashlib.sha256).hex()
 
 
 def fleet_secret(data_key: str) -> str:

@@ -39,6 +39,19 @@ def test_a_token_without_expiry_stays_good() -> None:
     assert tenants.is_genuine(RECORD.model_copy(update={"expires_at_ns": 0}), SECRET, 1 << 62)
 
 
+def test_a_pass_is_for_one_tenant_and_a_while() -> None:
+    ann, bob = TenantId("ann"), TenantId("bob")
+    made = tenants.visitor_pass("secret", ann, 100)
+    assert "secret" not in made
+    assert tenants.is_visitor_pass(made, "secret", ann, 99)
+    assert not tenants.is_visitor_pass(made, "secret", ann, 100)
+    assert not tenants.is_visitor_pass(made, "secret", bob, 99)
+    assert not tenants.is_visitor_pass(made, "other", ann, 99)
+    assert not tenants.is_visitor_pass(made.replace("_100_", "_200_"), "secret", ann, 150)
+    for text in ("", "lfv", "lfv__", "lfv_x_y", "secret"):
+        assert not tenants.is_visitor_pass(text, "secret", ann, 0)
+
+
 @pytest.mark.parametrize("name", ["", "-a", "Alice", "a.b", "a_b", "a" * 40, "a/b", OPERATORS])
 def test_names_that_are_none_or_taken_are_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError):

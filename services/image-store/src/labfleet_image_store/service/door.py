@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from labfleet_chassis.credentials import Credentials, split_authorization
 from labfleet_proto.ids import OPERATORS, TenantId
 from labfleet_proto.images import own_repository, readable_as
-from labfleet_proto.tenants import ALL_SCOPES, FLEET_USER, Scope
+from labfleet_proto.tenants import ALL_SCOPES, FLEET_USER, TENANT_SCOPES, Scope, is_visitor_pass
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Door:
     def admit(self, authorization: str) -> Visitor | None:
         """Whose request it is: the password says it, whatever the user; None without a good one.
 
-        With the fleet's own password the user says for whom: a tenant, or `FLEET_USER`.
+        With the fleet's own password the user says for whom: a tenant, or `FLEET_USER`; a pass made of it
+        is for one tenant and a while.
         """
         user, secret = split_authorization(authorization)
         if self._secret and hmac.compare_digest(secret.encode(), self._secret.encode()):
@@ -51,5 +52,10 @@ class Door:
             if not self._credentials.is_there(tenant):
                 return None
             return Visitor(tenant, frozenset(ALL_SCOPES), is_exact=user == FLEET_USER)
+        visitor, now_ns = TenantId(user), self._credentials.clock.now_ns()
+        if self._secret and is_visitor_pass(secret, self._secret, visitor, now_ns):
+            if not self._credentials.is_there(visitor):
+                return None
+            return Visitor(visitor, frozenset(TENANT_SCOPES))
         found = self._credentials.of_token(secret)
         return Visitor(found.tenant, found.scopes) if found is not None else None

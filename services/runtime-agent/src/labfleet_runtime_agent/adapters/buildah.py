@@ -57,6 +57,7 @@ class Registry:
 
     url: str
     secret: str
+    """A pass for the tenant, never the fleet's own password."""
     tenant: TenantId
 
     @property

@@ -45,6 +45,7 @@ from labfleet_proto.networks import (
     InterfaceReady,
     ReleaseInterface,
 )
+from labfleet_proto.tenants import visitor_pass
 from labfleet_runtime_agent.adapters import archive, buildah, kernel
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.buildah import Registry, Room
@@ -57,6 +58,8 @@ from labfleet_runtime_agent.service.tools import Tools
 
 _AT_ONCE = 2
 _LIMIT_S = 3600.0
+_PASS_LIFE_NS = 2 * 3600 * 10**9
+"""Of the builder's login: longer than a build."""
 _NETWORK_LIMIT_S = 20.0
 _SETTLE_LIMIT_S = 600.0
 _MOST_DOCKERFILE = 1 << 20
@@ -266,7 +269,9 @@ class Builds:
 
     def _registry(self, tenant: TenantId) -> Registry:
         settings = self._tools.settings
-        return Registry(settings.registry_url, settings.fleet_secret.get_secret_value(), tenant)
+        secret = settings.fleet_secret.get_secret_value()
+        expires_ns = self._tools.clock.now_ns() + _PASS_LIFE_NS
+        return Registry(settings.registry_url, visitor_pass(secret, tenant, expires_ns), tenant)
 
     def _first_id(self, tenant: TenantId) -> int:
         """First user id of the tenant's builds on this host: always the same, as its cache is owned."""
