@@ -172,6 +172,7 @@ class NetworkAttachment(Message):
     links: dict[str, str] = {}
     """Names that only this container knows, and the name in this network that each means."""
     driver_opts: dict[str, str] = {}
+    link_local: tuple[str, ...] = ()
     gateway_priority: int = 0
 
 

@@ -72,6 +72,8 @@ class AddressRecord(Message):
     """Name inside the container, such as `eth0`."""
     links: dict[str, str] = {}
     """Names that only the holder of this address knows, and the name in the network that each means."""
+    link_local: tuple[str, ...] = ()
+    """More addresses of the interface, of 169.254.0.0/16."""
 
 
 class Endpoint(Message):
@@ -97,6 +99,7 @@ class InterfaceWish(Message):
     address: str | None = None
     mac: str | None = None
     links: dict[str, str] = {}
+    link_local: tuple[str, ...] = ()
     gateway_priority: int = 0
     """The network of the greatest is the container's way out; of equal ones the first."""
 

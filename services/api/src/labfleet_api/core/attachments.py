@@ -1,7 +1,9 @@
 """The networks that a request asks for, and how."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.host_config import HostConfigBody
@@ -25,6 +27,7 @@ class EndpointWish:
     links: tuple[str, ...] = ()
     """`container:alias`, as docker has them."""
     driver_opts: dict[str, str] = field(default_factory=dict)
+    link_local: tuple[str, ...] = ()
     gateway_priority: int = 0
 
 
@@ -33,9 +36,9 @@ def endpoint_wish(name: str, endpoint: EndpointConfig | None) -> EndpointWish:
     if endpoint is None:
         return EndpointWish()
     wish = endpoint.IPAMConfig
-    if wish is not None and (wish.IPv6Address or wish.LinkLocalIPs):
+    if wish is not None and wish.IPv6Address:
         raise NotImplementedYetError(
-            f"labfleet: EndpointsConfig.{name}: IPv6Address and LinkLocalIPs are not there yet"
+            f"labfleet: EndpointsConfig.{name}: IPv6Address is not there yet"
         )
     return EndpointWish(
         aliases=tuple(dict.fromkeys(endpoint.Aliases or ())),
@@ -43,8 +46,20 @@ def endpoint_wish(name: str, endpoint: EndpointConfig | None) -> EndpointWish:
         mac=checked_mac(endpoint.MacAddress),
         links=tuple(endpoint.Links or ()),
         driver_opts=endpoint.DriverOpts or {},
+        link_local=_link_local((wish.LinkLocalIPs if wish else None) or ()),
         gateway_priority=endpoint.GwPriority,
     )
+
+
+def _link_local(addresses: Sequence[str]) -> tuple[str, ...]:
+    for text in addresses:
+        try:
+            is_one = IPv4Address(text).is_link_local
+        except ValueError:
+            is_one = False
+        if not is_one:
+            raise InvalidRequestError(f"invalid link-local IP address: {text}")
+    return tuple(dict.fromkeys(addresses))
 
 
 def checked_mac(text: str) -> str | None:
@@ -95,14 +110,7 @@ def _with_own_wishes(
             "the container-wide MAC address must match the endpoint-specific MAC address for the "
             "main network, or be left empty"
         )
-    changed = EndpointWish(
-        wish.aliases,
-        wish.address,
-        mac or wish.mac,
-        (*(host.Links or ()), *wish.links),
-        wish.driver_opts,
-        wish.gateway_priority,
-    )
+    changed = replace(wish, mac=mac or wish.mac, links=(*(host.Links or ()), *wish.links))
     return {**found, name: changed}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from labfleet_api.core.attachments import parse_link
 from labfleet_proto.containers import ContainerRecord
+from labfleet_proto.errors import NotFoundError
 
 _NOT_PASSED_ON = ("PATH", "HOME")
 
@@ -16,7 +17,7 @@ def environment(own: str, linked: Iterable[tuple[str, ContainerRecord]]) -> tupl
     found = []
     for text, record in linked:
         alias = parse_link(text)[1]
-        prefix = alias.upper().replace("-", "_").replace(".", "_")
+        prefix = _prefix(alias)
         found.append(f"{prefix}_NAME=/{own}/{alias}")
         for entry in record.spec.env:
             name, sign, value = entry.partition("=")
@@ -28,3 +29,30 @@ def environment(own: str, linked: Iterable[tuple[str, ContainerRecord]]) -> tupl
 def shown(own: str, links: Iterable[str]) -> list[str]:
     """Links as inspect shows them: `/target:/own/alias`."""
     return [f"/{name}:/{own}/{alias}" for name, alias in map(parse_link, links)]
+
+
+def without_link(record: ContainerRecord, alias: str) -> ContainerRecord:
+    """The record without a link; its environment follows at the next start. Raises NotFoundError."""
+    spec = record.spec
+    asked = spec.asked_host_config.get("Links")
+    links = [str(each) for each in asked] if isinstance(asked, list) else []
+    rest = [each for each in links if parse_link(each)[1] != alias]
+    if len(rest) == len(links):
+        raise NotFoundError(f"Cannot get parent /{record.name} for name /{record.name}/{alias}")
+    prefix = _prefix(alias)
+    networks = tuple(
+        each.model_copy(
+            update={"links": {k: v for k, v in each.links.items() if k != alias.lower()}}
+        )
+        for each in spec.networks
+    )
+    changed = {
+        "networks": networks,
+        "link_env": tuple(each for each in spec.link_env if not each.startswith(f"{prefix}_")),
+        "asked_host_config": {**spec.asked_host_config, "Links": rest},
+    }
+    return record.model_copy(update={"spec": spec.model_copy(update=changed)})
+
+
+def _prefix(alias: str) -> str:
+    return alias.upper().replace("-", "_").replace(".", "_")

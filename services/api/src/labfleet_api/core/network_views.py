@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from labfleet_proto.containers import ContainerRecord, ContainerSpec, Observation
+from labfleet_proto.containers import ContainerRecord, ContainerSpec, NetworkAttachment, Observation
 
 Json = dict[str, Any]
 
@@ -47,7 +47,7 @@ def endpoints(record: ContainerRecord, seen: Observation | None) -> dict[str, Js
         at = live.get(wish.network_id)
         names = [record.name, *wish.aliases, record.id[:12]]
         found[wish.network_name] = {
-            "IPAMConfig": {"IPv4Address": wish.address} if wish.address else None,
+            "IPAMConfig": _ipam(wish) or None,
             "Links": [f"{name}:{alias}" for alias, name in wish.links.items()] or None,
             "Aliases": list(wish.aliases) or None,
             "MacAddress": at.mac if at else wish.mac or "",
@@ -71,3 +71,9 @@ def endpoints(record: ContainerRecord, seen: Observation | None) -> dict[str, Js
 def endpoint_id(container: str, network: str) -> str:
     """64 hex digits that stand for a container's place in a network."""
     return container[:32] + network[:32]
+
+
+def _ipam(wish: NetworkAttachment) -> Json:
+    """What was asked of the addresses."""
+    asked: Json = {"IPv4Address": wish.address, "LinkLocalIPs": list(wish.link_local)}
+    return {name: value for name, value in asked.items() if value}

@@ -18,6 +18,7 @@ from labfleet_api.service import (
     pruning,
     streams,
     system,
+    unlinking,
     usage,
     volumes,
     waiting,
@@ -53,6 +54,7 @@ def routes(fleet: Fleet) -> FastAPI:
         images.router(fleet),
         network_routes.router(fleet, networks),
         volumes.router(fleet),
+        unlinking.router(fleet),
     ):
         app.include_router(router)
     install_errors(app, fleet.chassis.log)

@@ -16,7 +16,7 @@ from labfleet_api.service.http import answer, flag, number, read_body
 from labfleet_api.service.life import Life, StopWish
 from labfleet_api.service.sizes import size_of, sizes_of
 from labfleet_proto.containers import ContainerRecord
-from labfleet_proto.errors import ConflictError, InvalidRequestError, LabfleetError
+from labfleet_proto.errors import ConflictError, LabfleetError
 from labfleet_proto.runtime import RESIZE, STATS, TOP, ContainerRef, Resize, Top
 
 _STATS_EVERY_S = 1.0
@@ -97,7 +97,7 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
     @routes.delete("/containers/{text}")
     async def remove(text: str, request: Request) -> Response:
         if flag(request, "link"):
-            raise InvalidRequestError("link: this fleet has no legacy links")
+            raise ConflictError("conflict: cannot remove the default link name of the container")
         await life.remove(
             fleet.find(text), force=flag(request, "force"), with_volumes=flag(request, "v")
         )

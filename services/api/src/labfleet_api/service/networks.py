@@ -64,6 +64,7 @@ class Networks:
             mac=wish.mac,
             links=links,
             driver_opts=wish.driver_opts,
+            link_local=wish.link_local,
             gateway_priority=wish.gateway_priority,
         )
 

@@ -28,6 +28,7 @@ _RTA_OIF, _RTA_GATEWAY = 4, 5
 _IFF_UP = 1
 _TABLE_MAIN, _PROTOCOL_BOOT, _UNICAST = 254, 3, 1
 _LOOPBACK = 1
+_LINK_LOCAL_PREFIX, _SCOPE_LINK = 16, 253
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
@@ -51,6 +52,8 @@ class Interface:
     gateway: str
     """Empty: no way out."""
     mtu: int
+    more: tuple[str, ...] = ()
+    """Link-local addresses beside."""
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -157,6 +160,12 @@ def configure(interfaces: Sequence[Interface]) -> None:
         what.append(f"give {each.name} the address {each.address}")
         requests.append((_NEWLINK, 0, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP)))
         what.append(f"set {each.name} up")
+        for text in each.more:
+            packed = IPv4Address(text).packed
+            address = _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+            head = _ADDR.pack(socket.AF_INET, _LINK_LOCAL_PREFIX, 0, _SCOPE_LINK, index)
+            requests.append((_NEWADDR, _CREATE_NEW, head + address))
+            what.append(f"give {each.name} the address {text}")
         if each.gateway and not has_route:
             has_route = True
             requests.append((_NEWROUTE, _CREATE_NEW, _default_route(each.gateway, index)))

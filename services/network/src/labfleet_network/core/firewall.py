@@ -213,19 +213,19 @@ table bridge {table} {{
 """
 
 
-def add_source(tag: str, veth: str, mac: str, address: str) -> str:
-    """Commands that let a port send."""
-    table = f"{tag}-ports"
-    return (
-        f'add element bridge {table} sources {{ "{veth}" . {mac} . {address} }}\n'
-        f'add element bridge {table} ports {{ "{veth}" }}\n'
+def add_source(tag: str, veth: str, mac: str, *addresses: str) -> str:
+    """Commands that let a port send from its addresses."""
+    sources = (
+        f'add element bridge {tag}-ports sources {{ "{veth}" . {mac} . {address} }}\n'
+        for address in addresses
     )
+    return "".join(sources) + f'add element bridge {tag}-ports ports {{ "{veth}" }}\n'
 
 
-def delete_source(tag: str, veth: str, mac: str, address: str) -> str:
+def delete_source(tag: str, veth: str, mac: str, *addresses: str) -> str:
     """Commands that forget a port. Fails as a whole when it is not there."""
-    table = f"{tag}-ports"
-    return (
-        f'delete element bridge {table} sources {{ "{veth}" . {mac} . {address} }}\n'
-        f'delete element bridge {table} ports {{ "{veth}" }}\n'
+    sources = (
+        f'delete element bridge {tag}-ports sources {{ "{veth}" . {mac} . {address} }}\n'
+        for address in addresses
     )
+    return "".join(sources) + f'delete element bridge {tag}-ports ports {{ "{veth}" }}\n'

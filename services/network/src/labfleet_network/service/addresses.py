@@ -70,6 +70,7 @@ class Addresses:
                 names=wish.names,
                 interface=interface,
                 links=wish.links,
+                link_local=wish.link_local,
             )
             key = address_key(network.id, address)
             self._asked.add(key)
@@ -114,7 +115,7 @@ class Addresses:
         veth = naming.veth(tag, record.container, record.network)
         await asyncio.to_thread(
             self._kernel.nft.try_run,
-            firewall.delete_source(tag, veth, record.mac, record.address),
+            firewall.delete_source(tag, veth, record.mac, record.address, *record.link_local),
         )
         self._asked.discard(claim.key)
         with contextlib.suppress(StaleError):

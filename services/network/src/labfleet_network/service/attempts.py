@@ -118,7 +118,7 @@ class Attempts:
         for record in (claim.record for claim in each.claims):
             veth = naming.veth(tag, container, record.network)
             await self._kernel.nft.command(
-                firewall.add_source(tag, veth, record.mac, record.address)
+                firewall.add_source(tag, veth, record.mac, record.address, *record.link_local)
             )
         owner = self._memory.containers.get(container_key(each.tenant, container))
         if owner is None or not each.claims:

@@ -87,13 +87,14 @@ class Wiring:
                 prefix_len=rules.prefix_len(network),
                 gateway=network.gateway if number == way_out else "",
                 mtu=self._fabric.mtu,
+                more=record.link_local,
             )
             for number, (network, record) in enumerate(zip(networks, records, strict=True))
         ]
         if not interfaces:
             return
         kernel.nft.run(
-            "".join(firewall.add_source(tag, i.veth, i.mac, i.address) for i in interfaces)
+            "".join(firewall.add_source(tag, i.veth, i.mac, i.address, *i.more) for i in interfaces)
         )
         kernel.namespaces.plug(name, interfaces)
         kernel.namespaces.inside(name, lambda: rtnetlink.configure(interfaces))

@@ -202,6 +202,7 @@ class Launch:
                 address=network.address,
                 mac=network.mac,
                 links=network.links,
+                link_local=network.link_local,
                 gateway_priority=network.gateway_priority,
             )
             for network in spec.networks
