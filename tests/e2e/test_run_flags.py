@@ -90,6 +90,21 @@ def test_network(fleet: Fleet) -> None:
     }
 
 
+def test_links_and_link_local_addresses(fleet: Fleet) -> None:
+    fleet.docker("run", "-d", "--name", "db", "-e", "FOO=1", "busybox", "sleep", "600")
+    fleet.docker("run", "-d", "--name", "web", "--link", "db:store", "busybox", "sleep", "600")
+    out = fleet.docker("exec", "web", "env").out.splitlines()
+    assert {"STORE_NAME=/web/store", "STORE_ENV_FOO=1"} <= set(out)
+    assert fleet.inspect("web")["HostConfig"]["Links"] == ["/db:/web/store"]
+    fleet.docker("rm", "--link", "web/store")
+    assert fleet.inspect("web")["HostConfig"]["Links"] in ([], None)
+    assert "Cannot get parent" in fleet.docker("rm", "--link", "web/store", code=1).err
+    fleet.docker("network", "create", "lab")
+    lines = _run(fleet, "--network", "lab", "--link-local-ip", "169.254.8.8", "busybox", "ip", "-o",
+                 "-4", "addr", "show", "eth0")  # fmt: skip
+    assert any("169.254.8.8/16" in line for line in lines)
+
+
 def test_storage(fleet: Fleet) -> None:
     fleet.docker("run", "--name", "first", "-v", "data:/data", "--mount",
                  "type=tmpfs,target=/mem,tmpfs-size=1m,tmpfs-mode=1770", "busybox", "sh", "-c",
