@@ -1,5 +1,6 @@
 """Where containers go, as a user sees it."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def test_a_second_fleet_beside_the_first_packs(fleet: Fleet, tmp_path: Path) -> 
         assert len({other.host_of(f"p{number}") for number in range(4)}) == 1
         other.docker("run", "-d", "--name", "same", "busybox", "sleep", "600")
         assert other.inspect("same")["Id"] != fleet.inspect("same")["Id"]
-        said = other.docker(
-            "-H", f"tcp://{tcp}", "run", "--rm", "-i", "busybox", "cat", stdin=b"hi"
-        )
-        assert said.out == "hi"
+        words = ("-H", f"tcp://{tcp}", "run", "--rm", "-i", "busybox", "cat")
+        assert "authentication required" in other.docker(*words, code=125).err
+        token = other.labfleet("token", "create", "--tenant", "operators").out.strip()
+        headers = {"HttpHeaders": {"Authorization": f"Bearer {token}"}}
+        (tmp_path / "config.json").write_text(json.dumps(headers))
+        assert other.docker(*words, stdin=b"hi").out == "hi"
     assert fleet.docker("exec", "same", "echo", "still").out == "still"

@@ -15,6 +15,7 @@ from labfleet_runtime_agent.service.launch import Launch
 from labfleet_runtime_agent.service.live import Live
 
 _EXIT_FILE_LIMIT_S = 5.0
+_EXECS_LIMIT_S = 1.0
 _UNKNOWN_CODE = 137
 
 
@@ -53,8 +54,7 @@ async def finish(live: Live) -> None:
     if seen.is_paused:
         await asyncio.to_thread(tools.cgroups.thaw, live.record.id)
     oom = await asyncio.to_thread(tools.cgroups.was_oom_killed, live.record.id)
-    for one in live.execs.values():
-        one.exit_code = 137 if one.exit_code is None else one.exit_code
+    await _end_execs(live)
     live.exited = asyncio.Event()
     live.state.running = None
     ran_s = max(finished_ns - seen.started_at_ns, 0) / 1e9
@@ -80,6 +80,17 @@ async def finish(live: Live) -> None:
     await place_events.volumes(tools, live.record, "unmount")
     async with live.files:
         await live.undo(Launch(tools, live.record), seen.run)
+
+
+async def _end_execs(live: Live) -> None:
+    """Execs end with their container; one that was done a moment before keeps its own code."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_EXECS_LIMIT_S):
+            for one in list(live.execs.values()):
+                if one.is_started:
+                    await one.ended.wait()
+    for one in live.execs.values():
+        one.finish(_UNKNOWN_CODE)
 
 
 def _restart_wait_ms(live: Live, seen: Observation, code: int, ran_s: float) -> int | None:
