@@ -14,10 +14,12 @@ def test_what_is_asked_is_taken() -> None:
         "labels": '{"x": "y"}',
         "networkmode": "course",
         "shmsize": "1000000",
+        "cachefrom": '["a", "b"]',
         "platform": "linux/amd64",
     }
     wish = wish_of(query, ["a:1", "", "b"], ["one:10.0.0.1,two:10.0.0.2"])
     assert wish.dockerfile == "deep/File"
+    assert wish.cache_from == ("a", "b")
     assert wish.names == ("a:1", "b")
     assert wish.build_args == {"A": "1"}
     assert wish.extra_hosts == ("one:10.0.0.1", "two:10.0.0.2")

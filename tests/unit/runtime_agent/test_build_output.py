@@ -1,6 +1,7 @@
 """The builder's lines in the words of docker's classic builder."""
 
 from labfleet_runtime_agent.core.build_output import BuildFailedError, Translator, error_document
+from labfleet_runtime_agent.core.build_words import ignore_file
 from labfleet_runtime_agent.core.dockerfile import read
 
 STEPS = read("FROM busybox\nRUN exit 3\n", {}).steps
@@ -53,3 +54,7 @@ def test_a_missing_source_and_the_rest() -> None:
     failure = other.failure(125)
     assert isinstance(failure, BuildFailedError)
     assert (failure.message, failure.exit_code) == ("something else", None)
+
+
+def test_spaces_and_comments_of_an_ignore_file_mean_nothing() -> None:
+    assert ignore_file("a \n\n#x\n! b/c  \n b\n") == "a\n!b/c\nb\n"

@@ -29,6 +29,7 @@ class BuildWish:
     labels: dict[str, str]
     target: str
     extra_hosts: tuple[str, ...]
+    cache_from: tuple[str, ...]
     network: str | None
     """Name of the network; empty for the tenant's default one, None for none."""
     limits: Limits
@@ -59,6 +60,7 @@ def wish_of(query: Mapping[str, str], names: Sequence[str], hosts: Sequence[str]
         labels=_map("labels", query.get("labels", "")),
         target=query.get("target", ""),
         extra_hosts=_hosts(hosts),
+        cache_from=_texts("cachefrom", query.get("cachefrom", "")),
         network=_network(query.get("networkmode", "")),
         limits=_limits(query),
     )
@@ -81,6 +83,20 @@ def _map(name: str, text: str) -> dict[str, str]:
     if not isinstance(found, dict):
         raise InvalidRequestError(f"{name}: must be a JSON object")
     return {str(key): str(value) for key, value in found.items() if value is not None}
+
+
+def _texts(name: str, text: str) -> tuple[str, ...]:
+    if not text:
+        return ()
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRequestError(f"{name}: invalid JSON: {exc}") from exc
+    if found is None:
+        return ()
+    if not isinstance(found, list):
+        raise InvalidRequestError(f"{name}: must be a JSON array")
+    return tuple(str(each) for each in found)
 
 
 def _hosts(values: Iterable[str]) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from labfleet_api.service.exchange import Exchange
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, flag
 from labfleet_api.service.networks import Networks
+from labfleet_api.service.shelf import Shelf
 from labfleet_proto.builds import PRUNE_BUILDS, BuildImage, PruneBuilds, build_id
-from labfleet_proto.errors import UnavailableError
+from labfleet_proto.errors import InvalidRequestError, NotFoundError, UnavailableError
 from labfleet_proto.host_policies import is_open
 from labfleet_proto.hosts import HostRecord
 from labfleet_proto.networks import InterfaceWish
@@ -22,11 +23,14 @@ from labfleet_proto.networks import InterfaceWish
 def router(fleet: Fleet, networks: Networks) -> APIRouter:
     """Routes of builds."""
     routes = APIRouter()
+    shelf = Shelf(fleet)
 
     @routes.post("/build")
     async def build(request: Request) -> Response:
         asked = request.query_params
-        wish = wish_of(asked, asked.getlist("t"), asked.getlist("extrahosts"))
+        firsts = {name: asked.getlist(name)[0] for name in asked}  # as Go reads a form
+        wish = wish_of(firsts, asked.getlist("t"), asked.getlist("extrahosts"))
+        is_cached = not flag(request, "nocache") and await _may_cache(shelf, wish.cache_from)
         joined = (
             await networks.attachments({wish.network: EndpointWish()})
             if wish.network is not None
@@ -45,7 +49,7 @@ def router(fleet: Fleet, networks: Networks) -> APIRouter:
                 for each in joined
             ),
             limits=wish.limits,
-            is_cached=not flag(request, "nocache"),
+            is_cached=is_cached,
             is_quiet=flag(request, "q"),
         )
         stack = AsyncExitStack()
@@ -68,6 +72,17 @@ def router(fleet: Fleet, networks: Networks) -> APIRouter:
         return answer({"CachesDeleted": None, "SpaceReclaimed": freed})
 
     return routes
+
+
+async def _may_cache(shelf: Shelf, names: tuple[str, ...]) -> bool:
+    """Whether the cache may be used: where images are named for it, only if one of them is there."""
+    for name in names:
+        try:
+            await shelf.resolve(name)
+        except (NotFoundError, InvalidRequestError):
+            continue
+        return True
+    return not names
 
 
 def _alive(fleet: Fleet) -> list[HostRecord]:

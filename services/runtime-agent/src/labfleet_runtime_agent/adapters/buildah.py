@@ -46,6 +46,11 @@ class Room:
         return self.path / "Dockerfile"
 
     @property
+    def ignored(self) -> Path:
+        """What of the context is not to be seen."""
+        return self.path / "ignored"
+
+    @property
     def id_file(self) -> Path:
         """Where the builder writes the image's id."""
         return self.path / "image-id"

@@ -52,7 +52,7 @@ from labfleet_runtime_agent.adapters.buildah import Registry, Room
 from labfleet_runtime_agent.adapters.writable_layer import size_of
 from labfleet_runtime_agent.core import dockerfile
 from labfleet_runtime_agent.core.build_output import BuildFailedError, Translator, error_document
-from labfleet_runtime_agent.core.build_words import bud_words
+from labfleet_runtime_agent.core.build_words import bud_words, ignore_file
 from labfleet_runtime_agent.core.dockerfile import Recipe
 from labfleet_runtime_agent.service.tools import Tools
 
@@ -174,7 +174,9 @@ class Builds:
         await self._quietly(outside, buildah.pull_script(pulls), registry, "fetch base images")
         translator = Translator(recipe.steps, 1 if request.labels else 0)
         script = buildah.words(
-            *bud_words(request, str(room.context), str(room.recipe), str(room.id_file))
+            *bud_words(
+                request, str(room.context), str(room.recipe), str(room.ignored), str(room.id_file)
+            )
         )
         child = await buildah.start(
             room, script, registry, runtime=self._tools.settings.runtime, with_login=False
@@ -371,18 +373,34 @@ def _holder(tenant: TenantId) -> ContainerId:
 
 
 def _read_recipe(room: Room, request: BuildImage) -> Recipe:
-    """Read the Dockerfile beneath the context. Raises InvalidRequestError in docker's words."""
+    """Read the Dockerfile, and what is ignored. Raises InvalidRequestError in docker's words."""
+    recipe = _read_dockerfile(room, request)
+    try:
+        ignored = _read_file(room, ".dockerignore").decode(errors="replace")
+    except OSError:
+        ignored = ""
+    room.ignored.write_text(ignore_file(ignored))
+    return recipe
+
+
+def _read_file(room: Room, name: str) -> bytes:
+    """A small file beneath the context. Raises OSError."""
     root = os.open(room.context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = kernel.open_in_root(root, request.dockerfile, os.O_RDONLY | os.O_NONBLOCK)
+        fd = kernel.open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
-            data = file.read(_MOST_DOCKERFILE + 1)
+            return file.read(_MOST_DOCKERFILE + 1)
+    finally:
+        os.close(root)
+
+
+def _read_dockerfile(room: Room, request: BuildImage) -> Recipe:
+    try:
+        data = _read_file(room, request.dockerfile)
     except OSError as exc:
         raise InvalidRequestError(
             f"Cannot locate specified Dockerfile: {request.dockerfile}"
         ) from exc
-    finally:
-        os.close(root)
     if len(data) > _MOST_DOCKERFILE:
         raise InvalidRequestError(f"the Dockerfile is larger than {_MOST_DOCKERFILE} bytes")
     if not data.strip():
