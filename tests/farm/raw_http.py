@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_LIMIT_S = 20.0
+_LIMIT_S = 60.0
 
 
 @dataclass

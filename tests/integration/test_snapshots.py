@@ -13,7 +13,7 @@ from labfleet_proto.errors import InternalError
 from labfleet_proto.ids import ContainerId
 from labfleet_runtime_agent.adapters import kernel
 from labfleet_runtime_agent.adapters.snapshots import Snapshots
-from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
+from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 
 pytestmark = [
     pytest.mark.integration,

@@ -7,7 +7,7 @@ from tests.unit.proto.records import container_id
 
 from labfleet_proto.errors import NoRoomError
 from labfleet_proto.ids import ContainerId
-from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
+from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 from labfleet_runtime_agent.core.uid_slots import UidSlots
 
 ONE, TWO, THREE = container_id(1), container_id(2), container_id(3)

@@ -112,7 +112,8 @@ class Attachment:
 
     async def _end_input(self) -> None:
         await self._connected.wait()
-        if self._with_stdin and self._link is not None:
+        # Who leaves a terminal does not end it: its keys are none of a stream that has an end.
+        if self._with_stdin and self._keys is None and self._link is not None:
             with contextlib.suppress(OSError):
                 self._link.shutdown(socket.SHUT_WR)
 

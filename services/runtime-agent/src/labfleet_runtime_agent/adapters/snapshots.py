@@ -16,7 +16,7 @@ from labfleet_proto.containers import HostBind
 from labfleet_proto.errors import InternalError, InvalidRequestError
 from labfleet_proto.ids import ContainerId
 from labfleet_runtime_agent.adapters import kernel
-from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
+from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 
 _UPPER, _WORK = "upper", "work"
 _OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"

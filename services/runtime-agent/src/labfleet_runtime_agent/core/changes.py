@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
+from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 
 _NOBODY = 65_534
 _CAPABILITY_2_BYTES = 20

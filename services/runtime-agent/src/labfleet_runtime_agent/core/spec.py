@@ -8,8 +8,7 @@ from labfleet_proto import privileges
 from labfleet_proto.containers import ContainerSpec
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_runtime_agent.core import seccomp
-
-IDS_PER_CONTAINER = 65_536
+from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 
 _NO_LIMIT = (1 << 64) - 1
 """RLIM_INFINITY."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from labfleet_proto.errors import NoRoomError
 from labfleet_proto.ids import ContainerId
-from labfleet_runtime_agent.core.spec import IDS_PER_CONTAINER
+from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 
 
 @dataclass
