@@ -22,6 +22,10 @@ UIDS_PER_SLOT = 65_536
 UID_SLOTS = 256
 FIRST_UID = 1_000_000
 _FLEETS_OF_UIDS = 20
+DEFAULT_PUBLISHED = range(40_000, 50_000)
+"""Host ports for `-p 80` and `-P` of the default fleet."""
+_FIRST_PUBLISHED = 50_000
+_PUBLISHED = 500
 _MACHINE_RESERVE_BYTES = 2 << 30
 _LEAST_SHARE_BYTES = 512 << 20
 _PORT_PLACES = 240
@@ -174,6 +178,14 @@ class FleetPlan:
         )
 
     @property
+    def published(self) -> range:
+        """Host ports for `-p 80` and `-P`: no other fleet of the machine gives them out."""
+        if self.choices.underlay == 0:
+            return DEFAULT_PUBLISHED
+        first = _FIRST_PUBLISHED + self.choices.underlay % _FLEETS_OF_UIDS * _PUBLISHED
+        return range(first, first + _PUBLISHED)
+
+    @property
     def memory_share_bytes(self) -> int:
         """What each virtual host may give away."""
         share = (self.total_memory_bytes - _MACHINE_RESERVE_BYTES) // self.choices.hosts
@@ -187,7 +199,15 @@ class FleetPlan:
             "nats", (str(bin_dir / "nats-server"), "-c", str(self.state_dir / "nats.conf")), {}
         )
         central = [
-            self._child("scheduler", base + 11, {"SCORE": self.choices.score}),
+            self._child(
+                "scheduler",
+                base + 11,
+                {
+                    "SCORE": self.choices.score,
+                    "PORT_FIRST": str(self.published.start),
+                    "PORT_LAST": str(self.published.stop - 1),
+                },
+            ),
             self._child(
                 "image-store",
                 base + 12,

@@ -217,7 +217,12 @@ def test_a_place_that_another_fleet_has_is_passed_over() -> None:
     assert free_place(port_bases("x"), set(port_bases("x"))) == best
 
 
-def test_fleets_side_by_side_share_no_user_ids() -> None:
+def test_fleets_side_by_side_share_no_user_ids_and_no_published_ports() -> None:
     first = free_place(underlays("a"), set())
     second = free_place(underlays("a"), near_underlays({first}))
     assert first % 20 != second % 20
+    one, other = (plan("a", underlay=number).published for number in (first, second))
+    assert not set(one) & set(other)
+    for each in (one, other):
+        assert not set(each) & set(plan().published)
+        assert each.stop <= 65_536
