@@ -125,7 +125,7 @@ def _check_nothing_stays(
     slack = 4
     until(
         lambda: all(count <= before[name] + slack for name, count in _counts(fleet).items()),
-        30,
+        150,  # children that were begun for nobody still have to start before they see that
         0.2,
     )
     assert fleet.docker("exec", "box", "echo", "alive").out == "alive"
