@@ -21,11 +21,12 @@ MOST_HOSTS = 12
 UIDS_PER_SLOT = 65_536
 UID_SLOTS = 256
 FIRST_UID = 1_000_000
-_FLEETS_OF_UIDS = 20
+_FLEETS_OF_UIDS = 10
+"""Side by side; all ids stay below 2^31, the greatest group of `ping_group_range`."""
 DEFAULT_PUBLISHED = range(40_000, 50_000)
 """Host ports for `-p 80` and `-P` of the default fleet."""
 _FIRST_PUBLISHED = 50_000
-_PUBLISHED = 500
+_PUBLISHED = 1000
 _MACHINE_RESERVE_BYTES = 2 << 30
 _LEAST_SHARE_BYTES = 512 << 20
 _PORT_PLACES = 240

@@ -71,7 +71,7 @@ def test_the_same_name_gives_the_same_plan() -> None:
     assert plan("ann").children() == plan("ann").children()
 
 
-PAIRS = list(combinations([DEFAULT_FLEET, "ann", "bob", "class-1", "class-2"], 2))
+PAIRS = list(combinations([DEFAULT_FLEET, "ann", "bob", "eve", "lab"], 2))
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
@@ -111,7 +111,7 @@ def test_numbers_stay_in_their_ranges(name: str) -> None:
     fleet = plan(name, MOST_HOSTS)
     assert all(1024 <= port <= 32_767 for port in ports(fleet))
     assert 0 <= fleet.choices.underlay <= 254
-    assert all(each.start >= FIRST_UID and each.stop < 1 << 32 for each in uids(fleet))
+    assert all(each.start >= FIRST_UID and each.stop < 1 << 31 for each in uids(fleet))
 
 
 @given(names.filter(lambda name: name != DEFAULT_FLEET))
@@ -220,7 +220,7 @@ def test_a_place_that_another_fleet_has_is_passed_over() -> None:
 def test_fleets_side_by_side_share_no_user_ids_and_no_published_ports() -> None:
     first = free_place(underlays("a"), set())
     second = free_place(underlays("a"), near_underlays({first}))
-    assert first % 20 != second % 20
+    assert first % 10 != second % 10
     one, other = (plan("a", underlay=number).published for number in (first, second))
     assert not set(one) & set(other)
     for each in (one, other):
