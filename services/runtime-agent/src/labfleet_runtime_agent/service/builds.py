@@ -46,14 +46,13 @@ from labfleet_proto.networks import (
     ReleaseInterface,
 )
 from labfleet_proto.tenants import visitor_pass
-from labfleet_runtime_agent.adapters import archive, buildah, kernel
-from labfleet_runtime_agent.adapters.archive import RootView
+from labfleet_runtime_agent.adapters import buildah
 from labfleet_runtime_agent.adapters.buildah import Registry, Room
 from labfleet_runtime_agent.adapters.writable_layer import size_of
-from labfleet_runtime_agent.core import dockerfile
 from labfleet_runtime_agent.core.build_output import BuildFailedError, Translator, error_document
-from labfleet_runtime_agent.core.build_words import bud_words, ignore_file
+from labfleet_runtime_agent.core.build_words import bud_words
 from labfleet_runtime_agent.core.dockerfile import Recipe
+from labfleet_runtime_agent.service.build_context import read_recipe, take_context
 from labfleet_runtime_agent.service.tools import Tools
 
 _AT_ONCE = 2
@@ -62,7 +61,6 @@ _PASS_LIFE_NS = 2 * 3600 * 10**9
 """Of the builder's login: longer than a build."""
 _NETWORK_LIMIT_S = 20.0
 _SETTLE_LIMIT_S = 600.0
-_MOST_DOCKERFILE = 1 << 20
 _ATTEMPT = 1
 _KEPT_FREE_BYTES = 2 << 30
 
@@ -146,8 +144,8 @@ class Builds:
 
     async def _build(self, tenant: TenantId, request: BuildImage, stream: ByteStream) -> None:
         async with self._room(tenant, request) as room:
-            await self._take_context(room, stream)
-            recipe = await asyncio.to_thread(_read_recipe, room, request)
+            await take_context(room, stream)
+            recipe = await asyncio.to_thread(read_recipe, room, request)
             bases = [await self._resolve(tenant, name, recipe, stream) for name in recipe.images]
             try:
                 async with TaskGroup() as tasks:
@@ -303,25 +301,6 @@ class Builds:
             timeout_s=_NETWORK_LIMIT_S,
         )
 
-    async def _take_context(self, room: Room, stream: ByteStream) -> None:
-        """Unpack the context as nobody, as it comes. Raises LabfleetError."""
-        root = os.open(room.context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        view = RootView(ContainerId("build"), root, os.dup(room.userns_fd))
-        try:
-            is_whole = False
-
-            async def more() -> bytes:
-                nonlocal is_whole
-                data = await frames.receive(stream)
-                is_whole = not data
-                return data
-
-            await archive.write(view, archive.Target("/", owner=(0, 0)), more)
-            while not is_whole:
-                await more()
-        finally:
-            view.close()
-
     async def _resolve(
         self, tenant: TenantId, name: str, recipe: Recipe, stream: ByteStream
     ) -> tuple[str, ImageDetail]:
@@ -370,42 +349,6 @@ class Builds:
 def _holder(tenant: TenantId) -> ContainerId:
     """Under which name a tenant's builds hold their user ids."""
     return ContainerId(f"builder-{tenant}")
-
-
-def _read_recipe(room: Room, request: BuildImage) -> Recipe:
-    """Read the Dockerfile, and what is ignored. Raises InvalidRequestError in docker's words."""
-    recipe = _read_dockerfile(room, request)
-    try:
-        ignored = _read_file(room, ".dockerignore").decode(errors="replace")
-    except OSError:
-        ignored = ""
-    room.ignored.write_text(ignore_file(ignored))
-    return recipe
-
-
-def _read_file(room: Room, name: str) -> bytes:
-    """A small file beneath the context. Raises OSError."""
-    root = os.open(room.context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fd = kernel.open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            return file.read(_MOST_DOCKERFILE + 1)
-    finally:
-        os.close(root)
-
-
-def _read_dockerfile(room: Room, request: BuildImage) -> Recipe:
-    try:
-        data = _read_file(room, request.dockerfile)
-    except OSError as exc:
-        raise InvalidRequestError(
-            f"Cannot locate specified Dockerfile: {request.dockerfile}"
-        ) from exc
-    if len(data) > _MOST_DOCKERFILE:
-        raise InvalidRequestError(f"the Dockerfile is larger than {_MOST_DOCKERFILE} bytes")
-    if not data.strip():
-        raise InvalidRequestError(f"the Dockerfile ({request.dockerfile}) cannot be empty")
-    return dockerfile.read(data.decode(errors="replace"), request.build_args, request.target)
 
 
 def _pull_of(image: ImageDetail) -> tuple[str, str]:
