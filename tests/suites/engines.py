@@ -22,6 +22,12 @@ class Engine:
     name: str
     env: dict[str, str]
     version: str
+    archives: tuple[Path, ...]
+
+    def load(self) -> None:
+        """Load the images that the suites expect: some tests prune."""
+        for archive in self.archives:
+            _docker(self.env, "load", "-i", str(archive))
 
 
 @contextlib.contextmanager
@@ -44,10 +50,8 @@ def engine(name: str) -> Iterator[Engine]:
 
 def _ready(name: str, url: str, config: Path, archives: list[Path]) -> Engine:
     env = {**os.environ, "DOCKER_HOST": url, "DOCKER_CONFIG": str(config)}
-    for archive in archives:
-        _docker(env, "load", "-i", str(archive))
     version = _docker(env, "version", "--format", "{{.Server.Version}}")
-    return Engine(name, env, version)
+    return Engine(name, env, version, tuple(archives))
 
 
 def _docker(env: dict[str, str], *words: str) -> str:

@@ -19,7 +19,9 @@ class Suite:
 
     name: str
     files: tuple[str, ...]
-    """Below the source's root."""
+    """Below the source's root; patterns. Each is run by itself, with the images loaded anew: some tests prune."""
+    left_out: tuple[str, ...] = ()
+    """Tests that take an image away which only Docker Hub gives back; they count as failed."""
 
 
 SUITES = (
@@ -30,7 +32,14 @@ SUITES = (
             for part in ("container", "exec", "image", "volume", "network", "build")
         ),
     ),
-    Suite("aiodocker", ("tests",)),
+    Suite(
+        "aiodocker",
+        ("tests/test_*.py",),
+        (
+            "tests/test_containers.py::test_run_container_with_missing_image",
+            "tests/test_containers.py::test_run_failing_start_container",
+        ),
+    ),
 )
 
 

@@ -124,7 +124,7 @@ def _check_platform(text: str) -> None:
     system, _, machine = text.lower().partition("/")
     if system not in _OS and system not in _MACHINES:
         raise InvalidRequestError(
-            f'invalid platform: "{text}": unknown operating system or architecture'
+            f'invalid platform: "{text}": unknown operating system or architecture: invalid argument'
         )
     if machine and machine.partition("/")[0] not in _MACHINES:
         raise InvalidRequestError(f"invalid platform: {text}: the hosts are linux/amd64")

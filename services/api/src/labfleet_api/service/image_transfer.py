@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive
 
 from labfleet_api.core import changes
+from labfleet_api.core.platforms import check_platform
 from labfleet_api.service.exchange import (
     Exchange,
     line_of,
@@ -50,6 +51,8 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         name, tag = asked.get("fromImage", ""), asked.get("tag", "")
         if not name:
             raise InvalidRequestError("fromImage: no image was named")
+        platform = asked.get("platform", "")
+        check_platform(platform, name, {})  # what is none, before anything else
         return await _pull(fleet, shelf, name.removesuffix(":"), tag)
 
     @routes.post("/images/{name:path}/push")
