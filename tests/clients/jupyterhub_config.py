@@ -11,6 +11,7 @@ c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{os.environ['PROXY_API_PORT
 c.ConfigurableHTTPProxy.command = ["node", os.environ["PROXY_PROGRAM"]]
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
+c.JupyterHub.cleanup_servers = False  # the test takes them away
 c.JupyterHub.services = [{"name": "test", "api_token": os.environ["HUB_TOKEN"]}]
 c.JupyterHub.load_roles = [
     {"name": "test", "services": ["test"], "scopes": ["admin:users", "admin:servers", "proxy"]}
