@@ -72,3 +72,15 @@ def test_what_has_ended_is_read_whole(client: docker.DockerClient) -> None:
     box.wait()
     for _ in range(15):
         assert box.attach(stream=False, logs=True) == b"hello\n"
+
+
+def test_the_log_right_after_the_start_has_what_a_short_command_says(
+    client: docker.DockerClient,
+) -> None:
+    for _ in range(5):
+        made = client.containers.create("busybox", ["echo", "said"])
+        made.start()
+        assert made.logs() == b"said\n"
+    quiet = client.containers.create("busybox", ["sleep", "60"])
+    quiet.start()
+    assert quiet.logs() == b""

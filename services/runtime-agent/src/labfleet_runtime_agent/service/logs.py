@@ -11,6 +11,9 @@ from labfleet_runtime_agent.core.log_output import LogOutput
 from labfleet_runtime_agent.service.worker import Worker
 
 _POLL_S = 0.05
+_FIRST_WORD_NS = 200_000_000
+"""What asks for the log right after the start expects what a short command says: while nothing was
+said, a log is not read to its end before the container is so old."""
 
 Now = Callable[[], int]
 
@@ -25,7 +28,7 @@ async def send(worker: Worker, request: ReadLogs, stream: ByteStream, now_ns: No
 async def replay(worker: Worker, request: ReadLogs, stream: ByteStream, *, is_framed: bool) -> None:
     """Send what was logged until now as it stands. Raises ConnectionError."""
     async with contextlib.aclosing(
-        _blocks(worker, request, lambda: 0, is_framed=is_framed)
+        _blocks(worker, request, lambda: 1 << 62, is_framed=is_framed)
     ) as blocks:
         async for _, data in blocks:
             if data:
@@ -41,12 +44,13 @@ async def _blocks(
     reader = LogReader(worker.log_file, request, output)
     try:
         while True:
-            is_over = not request.follow or worker.is_over
+            is_over = worker.is_over or not (request.follow or _is_young(worker, now_ns()))
             if request.until_ns and now_ns() > request.until_ns:
                 is_over = True
             data, has_read = await asyncio.to_thread(reader.read)
             if data:
                 yield LogBlock(size_bytes=len(data), position=reader.position), data
+                is_over = is_over or not request.follow
             if has_read:
                 continue
             if is_over:
@@ -58,3 +62,9 @@ async def _blocks(
             await asyncio.sleep(_POLL_S)
     finally:
         reader.close()
+
+
+def _is_young(worker: Worker, now_ns: int) -> bool:
+    """Whether a container runs that began a moment ago."""
+    seen = worker.seen
+    return worker.is_running and seen is not None and now_ns - seen.started_at_ns < _FIRST_WORD_NS
