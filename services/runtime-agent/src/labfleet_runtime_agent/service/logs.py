@@ -19,8 +19,9 @@ Now = Callable[[], int]
 
 
 async def send(worker: Worker, request: ReadLogs, stream: ByteStream, now_ns: Now) -> None:
-    """Send a log in blocks. Raises ConnectionError when the client is gone."""
-    async with contextlib.aclosing(_blocks(worker, request, now_ns, is_framed=True)) as blocks:
+    """Send a log in blocks, until the client is gone. Raises ConnectionError."""
+    follower = _blocks(worker, request, now_ns, is_framed=True, is_gone=stream.reader.at_eof)
+    async with contextlib.aclosing(follower) as blocks:
         async for head, data in blocks:
             await stream.write(head.model_dump_json().encode() + b"\n" + data)
 
@@ -36,14 +37,19 @@ async def replay(worker: Worker, request: ReadLogs, stream: ByteStream, *, is_fr
 
 
 async def _blocks(
-    worker: Worker, request: ReadLogs, now_ns: Now, *, is_framed: bool
+    worker: Worker,
+    request: ReadLogs,
+    now_ns: Now,
+    *,
+    is_framed: bool,
+    is_gone: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[tuple[LogBlock, bytes], None]:
     """Yield what is logged; with `follow` until the container ends and all is read."""
     is_tty = worker.record.spec.is_tty
     output = LogOutput(request, is_framed=is_framed and not is_tty)
     reader = LogReader(worker.log_file, request, output)
     try:
-        while True:
+        while not is_gone():
             is_over = worker.is_over or not (request.follow or _is_young(worker, now_ns()))
             if request.until_ns and now_ns() > request.until_ns:
                 is_over = True
