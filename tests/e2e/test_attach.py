@@ -51,7 +51,7 @@ def test_every_client_sees_everything_and_may_type(fleet: Fleet) -> None:
 def test_keys_detach_from_a_terminal_and_it_lives_on(
     fleet: Fleet, asked_keys: str, typed: bytes
 ) -> None:
-    fleet.docker("run", "-dit", "--name", "tty", "busybox", "sh")
+    container = fleet.docker("run", "-dit", "--name", "tty", "busybox", "sh").out
     since = time.time() - 1
     keys = f"&detachKeys={asked_keys}" if asked_keys else ""
     for number in (3, 4):  # who has left may come back
@@ -64,7 +64,7 @@ def test_keys_detach_from_a_terminal_and_it_lives_on(
             client.send(typed)
             client.all()
     assert fleet.inspect("tty")["State"]["Running"]
-    until(lambda: _events(fleet, since, "tty").count("detach") == 2)
+    until(lambda: _events(fleet, since, container).count("detach") == 2)
 
 
 def test_without_a_terminal_there_are_no_such_keys(fleet: Fleet) -> None:

@@ -217,15 +217,28 @@ def _terminal(fleet: Fleet, *words: str) -> Iterator[tuple[subprocess.Popen[byte
         os.close(leader)
 
 
-def _see(leader: int, wanted: bytes) -> bytes:
+def _see(leader: int, wanted: bytes) -> None:
     """Read until something is shown."""
+    assert _sees(leader, wanted, 20), wanted
+
+
+def _sees(leader: int, wanted: bytes, limit_s: float) -> bool:
+    """Read until something is shown, or not within the limit."""
     seen = b""
-    end_s = time.monotonic() + 20
+    end_s = time.monotonic() + limit_s
     while wanted not in seen:
-        assert time.monotonic() < end_s, seen
+        if time.monotonic() > end_s:
+            return False
         if select.select([leader], [], [], 0.2)[0]:
             seen += os.read(leader, 65_536)
-    return seen
+    return True
+
+
+def _resized(leader: int) -> bool:
+    """Change the size, and change it again to 33 x 111: each tells the client."""
+    for columns in (110, 111):
+        fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 33, columns, 0, 0))
+    return True
 
 
 def test_a_terminal_follows_the_size_of_its_window(fleet: Fleet) -> None:
@@ -235,11 +248,11 @@ def test_a_terminal_follows_the_size_of_its_window(fleet: Fleet) -> None:
             leader, b"while [ \"$(stty size)\" != '24 80' ]; do sleep 0.1; done; echo at$((1))\n"
         )
         _see(leader, b"at1")
-        fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 111, 0, 0))
         os.write(
             leader, b"while [ \"$(stty size)\" != '33 111' ]; do sleep 0.1; done; echo at$((2))\n"
         )
-        _see(leader, b"at2")
+        # The client may not listen for changes yet: the window changes until it is seen.
+        until(lambda: _resized(leader) and _sees(leader, b"at2", 1), 30)
         os.write(leader, b"exit 6\n")
         assert client.wait(20) == 6
 
