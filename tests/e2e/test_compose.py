@@ -39,12 +39,7 @@ def compose(fleet: Fleet, tmp_path: Path) -> Iterator[Compose]:
             timeout=timeout_s,
             check=False,
         )
-        found = Done(
-            done.returncode,
-            done.stdout.decode(errors="replace").strip(),
-            done.stderr.decode(errors="replace").strip(),
-            done.stdout,
-        )
+        found = Done.of(done)
         if code is not None:
             assert found.code == code, f"compose {' '.join(words)}: {found.out}\n{found.err}"
         return found

@@ -45,6 +45,12 @@ class Done:
     err: str
     raw: bytes
 
+    @classmethod
+    def of(cls, done: subprocess.CompletedProcess[bytes]) -> "Done":
+        """Its texts without the space around them."""
+        out, err = (each.decode(errors="replace").strip() for each in (done.stdout, done.stderr))
+        return cls(done.returncode, out, err, done.stdout)
+
 
 @dataclass
 class Fleet:
@@ -80,12 +86,7 @@ class Fleet:
             timeout=timeout_s,
             check=False,
         )
-        found = Done(
-            done.returncode,
-            done.stdout.decode(errors="replace").strip(),
-            done.stderr.decode(errors="replace").strip(),
-            done.stdout,
-        )
+        found = Done.of(done)
         if code is not None:
             assert found.code == code, f"docker {' '.join(words)}: {found.code}: {found.err}"
         return found

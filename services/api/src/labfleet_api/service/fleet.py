@@ -164,38 +164,30 @@ class Fleet:
             timeout_s=timeout_s,
         )
 
-    @contextlib.asynccontextmanager
-    async def stream(
+    def stream(
         self, record: ContainerRecord, request: StreamRequest
-    ) -> AsyncIterator[ByteStream]:
+    ) -> contextlib.AbstractAsyncContextManager[ByteStream]:
         """Open a byte stream to the host of a container. Raises LabfleetError."""
-        host = self.host(record.assignment.host)
-        async with dial(
-            host.address,
-            host.data_port,
-            request,
-            host=host.id,
-            tenant=record.tenant,
-            key=self._key,
-            clock=self.clock,
-        ) as stream:
-            yield stream
+        return self._dialled(self.host(record.assignment.host), request, record.tenant)
 
-    @contextlib.asynccontextmanager
-    async def host_stream(
+    def host_stream(
         self, host: HostRecord, request: StreamRequest
-    ) -> AsyncIterator[ByteStream]:
+    ) -> contextlib.AbstractAsyncContextManager[ByteStream]:
         """Open a byte stream to a host for the caller's tenant. Raises LabfleetError."""
-        async with dial(
+        return self._dialled(host, request, self.tenant)
+
+    def _dialled(
+        self, host: HostRecord, request: StreamRequest, tenant: TenantId
+    ) -> contextlib.AbstractAsyncContextManager[ByteStream]:
+        return dial(
             host.address,
             host.data_port,
             request,
             host=host.id,
-            tenant=self.tenant,
+            tenant=tenant,
             key=self._key,
             clock=self.clock,
-        ) as stream:
-            yield stream
+        )
 
     @contextlib.asynccontextmanager
     async def store_stream(self, request: StreamRequest) -> AsyncIterator[ByteStream]:
