@@ -13,8 +13,8 @@ import pytest
 from nats.aio.client import Client
 from tests.farm.nats import NatsServer
 
+from labfleet_chassis import asking, logs
 from labfleet_chassis import bus as chassis_bus
-from labfleet_chassis import logs
 from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import SystemClock
 from labfleet_proto import subjects
@@ -339,7 +339,11 @@ async def test_what_everybody_hands_on_is_served_by_nobody(here: Bus, there: Bus
         await double(here, 1, timeout_s=0.3)
 
 
-async def test_a_job_at_hand_is_answered_before_its_service_leaves(here: Bus, life: Life) -> None:
+@pytest.mark.parametrize("resent_after_s", [0.01, 5.0])
+async def test_a_job_at_hand_is_answered_before_its_service_leaves(
+    here: Bus, life: Life, monkeypatch: pytest.MonkeyPatch, resent_after_s: float
+) -> None:
+    monkeypatch.setattr(asking, "_FIRST_RESEND_S", resent_after_s)
     doubler = Doubler()
     doubler.gate.clear()
 

@@ -1,8 +1,7 @@
 """The bus: typed prompt jobs over NATS requests, events over a stream, pings.
 
 A job is a request with a reply; who serves it runs each in a task of its own, at most
-`_MOST_AT_ONCE` at a time, and refuses what arrives past its deadline. A sender that hears nothing
-sends the same job again until its limit, so a lost message costs time, not the work.
+`_MOST_AT_ONCE` at a time, and refuses what arrives past its deadline. How a sender asks: `asking`.
 """
 
 import asyncio
@@ -25,6 +24,7 @@ from pydantic import ValidationError
 
 from labfleet_chassis import metrics
 from labfleet_chassis.answers import Answers
+from labfleet_chassis.asking import Asking
 from labfleet_chassis.caller import acting_for
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
@@ -33,7 +33,6 @@ from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto import subjects
 from labfleet_proto.buckets import BucketDef
 from labfleet_proto.errors import (
-    HandedOnError,
     InternalError,
     InvalidRequestError,
     LabfleetError,
@@ -52,11 +51,6 @@ M = TypeVar("M", bound=Message)
 Handler = Callable[[Job, A], Awaitable[R]]
 
 _MOST_AT_ONCE = 512
-_FIRST_RESEND_S = 0.3
-_LONGEST_RESEND_S = 8.0
-_ABSENCE_S = 8.0
-"""How long a service may be absent: its restart, or the takeover by a standby."""
-_ABSENCE_PAUSE_S = 0.1
 _LEAVE_S = 3.0
 """How long a service that ends still works on the jobs at hand."""
 _EVENTS = "EVENTS"
@@ -78,9 +72,14 @@ class Bus:
         self._tasks = tasks
         self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
         self._answers = Answers()
+        self._asking = Asking(client, clock)
         self._served: list[Subscription] = []
         self._at_hand: set[asyncio.Task[None]] = set()
         self._mirrors: list[Mirror[Message]] = []
+
+    async def listen(self) -> None:
+        """Hear answers from now on."""
+        await self._asking.listen()
 
     async def call(
         self,
@@ -114,47 +113,15 @@ class Bus:
         began = time.perf_counter()
         outcome = "unavailable"
         try:
-            reply = await self._ask(subjects.job(kind.service, host, kind.name), job, limit_s)
+            reply = await self._asking.ask(
+                subjects.job(kind.service, host, kind.name), job, limit_s
+            )
             outcome = reply.problem.code if reply.problem else "ok"
         finally:
             metrics.CALL_DURATION.labels(kind.name, outcome).observe(time.perf_counter() - began)
         if reply.problem is not None:
             raise reply.problem.to_error()
         return kind.result.model_validate(reply.result)
-
-    async def _ask(self, subject: str, job: Job, limit_s: float) -> JobReply:
-        where = f"{job.kind} at {subject.split('.')[1]}" + (f" on {job.host}" if job.host else "")
-        payload = job.model_dump_json().encode()
-        began_s = self._clock.monotonic_s()
-        absent_s = 0.0
-        wait_s = _FIRST_RESEND_S
-        while True:
-            passed_s = self._clock.monotonic_s() - began_s
-            try:
-                return await self._request(subject, payload, min(wait_s, limit_s - passed_s))
-            except (nats.errors.NoRespondersError, HandedOnError) as exc:
-                absent_s += _ABSENCE_PAUSE_S
-                if absent_s > _ABSENCE_S or passed_s + _ABSENCE_PAUSE_S > limit_s:
-                    raise UnavailableError(f"{where}: nobody serves it") from exc
-                await asyncio.sleep(_ABSENCE_PAUSE_S)
-                wait_s = _FIRST_RESEND_S
-            except (nats.errors.Error, TimeoutError, OSError) as exc:
-                if self._clock.monotonic_s() - began_s >= limit_s:
-                    raise UnavailableError(
-                        f"{where}: no answer in {limit_s:g} s ({type(exc).__name__})"
-                    ) from exc
-                if not isinstance(exc, TimeoutError):
-                    await asyncio.sleep(_ABSENCE_PAUSE_S)
-                wait_s = min(wait_s * 2, _LONGEST_RESEND_S)
-                metrics.RESENDS.labels(job.kind).inc()
-
-    async def _request(self, subject: str, payload: bytes, wait_s: float) -> JobReply:
-        """Ask once. Raises HandedOnError, and what NATS raises."""
-        answer = await self._client.request(subject, payload, timeout=max(wait_s, 0.01))
-        reply = JobReply.model_validate_json(answer.data)
-        if reply.problem is not None and reply.problem.code == HandedOnError.code:
-            raise HandedOnError(reply.problem.message)
-        return reply
 
     async def serve(
         self, kind: JobKind[A, R], handler: Handler[A, R], *, host: HostId | None = None
@@ -402,6 +369,7 @@ async def connect(url: str, token: str, *, name: str, clock: Clock, log: Log) ->
                 await asyncio.sleep(0.2)
         metrics.BUS_CONNECTED.set(1)
         bus = Bus(client, clock, log, tasks)
+        await bus.listen()
         try:
             yield bus
         finally:
