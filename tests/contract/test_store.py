@@ -22,7 +22,8 @@ from labfleet_chassis import bus as chassis_bus
 from labfleet_chassis import logs, store
 from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import SystemClock
-from labfleet_chassis.store import Bucket, Mirror
+from labfleet_chassis.mirror import Mirror
+from labfleet_chassis.store import Bucket
 from labfleet_chassis.supervise import supervise
 from labfleet_proto.buckets import BucketDef
 from labfleet_proto.errors import ConflictError, StaleError, UnavailableError

@@ -13,7 +13,8 @@ from labfleet_api.service.application import routes
 from labfleet_api.service.fleet import Fleet, Memory
 from labfleet_api.settings import Settings
 from labfleet_chassis.caller import acting_for
-from labfleet_chassis.store import Entry, Mirror
+from labfleet_chassis.mirror import Mirror
+from labfleet_chassis.store import Entry
 from labfleet_proto.buckets import container_key, observed_key
 from labfleet_proto.containers import ContainerRecord, Goal, State
 

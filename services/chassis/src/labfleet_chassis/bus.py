@@ -28,7 +28,8 @@ from labfleet_chassis.asking import Asking
 from labfleet_chassis.caller import acting_for
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
-from labfleet_chassis.store import Bucket, Mirror, open_bucket, translated
+from labfleet_chassis.mirror import Mirror
+from labfleet_chassis.store import Bucket, open_bucket, translated
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto import subjects
 from labfleet_proto.buckets import BucketDef

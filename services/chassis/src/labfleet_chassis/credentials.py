@@ -8,8 +8,8 @@ import binascii
 from dataclasses import dataclass
 
 from labfleet_chassis.clock import Clock
+from labfleet_chassis.mirror import Mirror
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Mirror
 from labfleet_proto import buckets, tenants
 from labfleet_proto.ids import OPERATORS, TenantId
 from labfleet_proto.tenants import CertificateRecord, Identity, TenantRecord, TokenRecord

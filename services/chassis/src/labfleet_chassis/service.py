@@ -17,8 +17,8 @@ from labfleet_chassis import logs, metrics
 from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import Clock, SystemClock
 from labfleet_chassis.logs import Log
+from labfleet_chassis.mirror import Mirror
 from labfleet_chassis.settings import ServiceSettings
-from labfleet_chassis.store import Mirror
 from labfleet_chassis.supervise import supervise
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import BucketDef

@@ -1,9 +1,7 @@
-"""The fleet's memory: typed buckets over JetStream key-value, and mirrors of them.
+"""The fleet's memory: typed buckets over JetStream key-value. `mirror` keeps copies of them.
 
 Facts that shape this module (nats-server 2.15, nats-py 2.16): decide only by compare-and-set on the
-revision that was read; reads are not read-your-writes; a watch may deliver twice, or die silently
-with the server. So a mirror compares its position with the stream's when it hears nothing, and
-re-reads everything when they differ.
+revision that was read; reads are not read-your-writes.
 
 A server that is killed rebuilds its streams from files, in which only an explicit removal is written
 down, not one by a stream's limit: once the marker of a deletion has expired, an older value that a
@@ -14,17 +12,17 @@ not expire rolls its key up, which removes the older ones explicitly, and the li
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext, api
-from nats.js.kv import KV_DEL, KV_PURGE, KeyValue
+from nats.js.kv import KV_PURGE, KeyValue
 
-from labfleet_chassis.logs import Log
 from labfleet_chassis.metrics import STORE_WRITE_DURATION
+from labfleet_chassis.watching import FirstPass, is_gone, next_change
 from labfleet_proto.buckets import BucketDef
 from labfleet_proto.errors import ConflictError, StaleError, UnavailableError
 from labfleet_proto.message import Message
@@ -38,8 +36,6 @@ two: a server that is killed between a write and its rollup leaves one value mor
 _ROLLUP = {"Nats-Rollup": "sub"}
 _WRONG_LAST_SEQUENCE = (10071, 10164)
 _TICK_S = 0.5
-_TICKS_TO_DOUBT = 14
-"""Seven seconds: longer than the pause between a host's signs of life."""
 
 
 @dataclass(frozen=True)
@@ -181,17 +177,17 @@ class Bucket(Generic[M]):
     async def values(self) -> dict[str, M]:
         """Read all keys. Raises UnavailableError."""
         found: dict[str, M] = {}
-        sync = _FirstPass(await self.last_revision())
+        sync = FirstPass(await self.last_revision())
         is_over = False
         async with self.watch() as watcher:
             while not is_over:
                 try:
                     async with asyncio.timeout(_TICK_S):
-                        change = await _next(watcher)
+                        change = await next_change(watcher)
                 except TimeoutError:
                     is_over = sync.is_marked
                     continue
-                if change is not None and _is_gone(change):
+                if change is not None and is_gone(change):
                     found.pop(change.key, None)
                 elif change is not None and change.value:
                     found[change.key] = self.definition.model.model_validate_json(change.value)
@@ -208,180 +204,6 @@ class Bucket(Generic[M]):
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await watcher.stop()  # type: ignore[no-untyped-call]
-
-
-class _FirstPass:
-    """How far a watch has come with what was there when it began.
-
-    The client library marks the end of the pass, but may do so before it has handed on all that the
-    server had sent already. So the pass is over when the newest write from before it was seen, too;
-    or, should that have been taken away meanwhile, when nothing more comes for a while.
-    """
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-        """Revision of the newest write, read before the watch began."""
-        self.keys: set[str] = set()
-        self.is_marked = False
-        self._top = 0
-
-    def take(self, change: KeyValue.Entry | None) -> bool:
-        """Take a change, or the mark (None); whether the pass is over now."""
-        if change is None:
-            self.is_marked = True
-        else:
-            self.keys.add(change.key)
-            self._top = max(self._top, change.revision or 0)
-        return self.is_marked and self._top >= self.position
-
-
-def _is_gone(change: KeyValue.Entry) -> bool:
-    return change.operation in (KV_DEL, KV_PURGE) or not change.value
-
-
-OnChange = Callable[[str, Entry[M] | None], None]
-"""Called with the key and its new entry, or None when it is gone."""
-
-
-class Mirror(Generic[M]):
-    """A bucket folded into a dict, kept up to date by `run`.
-
-    `entries` is only for reading. It converges after any loss of the bus: level-triggered, not a
-    log. Listeners hear of every change at least once, and must not block.
-    """
-
-    def __init__(self, bucket: Bucket[M], log: Log) -> None:
-        self.bucket = bucket
-        self.entries: dict[str, Entry[M]] = {}
-        self.revision = 0
-        self.ready = asyncio.Event()
-        self._log = log
-        self._heard_s: dict[str, float] = {}
-        self._listeners: list[OnChange[M]] = []
-        self._moved = asyncio.Event()
-        self._resync = asyncio.Event()
-
-    def get(self, key: str) -> M | None:
-        """The value of `key`, or None."""
-        entry = self.entries.get(key)
-        return entry.value if entry else None
-
-    def values(self) -> list[M]:
-        """All values, in no order."""
-        return [entry.value for entry in self.entries.values()]
-
-    def age_s(self, key: str) -> float:
-        """Seconds since this mirror last heard of `key`; infinite if it does not exist."""
-        heard = self._heard_s.get(key)
-        return float("inf") if heard is None else time.monotonic() - heard
-
-    def listen(self, callback: OnChange[M]) -> None:
-        """Call `callback` on every change from now on."""
-        self._listeners.append(callback)
-
-    async def changed(self) -> None:
-        """Wait for the next change of any key."""
-        await self._moved.wait()
-
-    async def wait_for(self, revision: int, timeout_s: float = 5.0) -> None:
-        """Wait until the mirror has seen `revision` (read your writes). Raises UnavailableError."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self.revision < revision:
-                    await self._moved.wait()
-        except TimeoutError as exc:
-            raise UnavailableError(
-                f"the view of {self.bucket.definition.name} is behind: "
-                f"at {self.revision}, awaited {revision}"
-            ) from exc
-
-    def resync(self) -> None:
-        """Re-read everything soon, as after a reconnection."""
-        self._resync.set()
-
-    async def run(self) -> None:
-        """Follow the bucket for ever; wrap in `supervise`. Raises UnavailableError."""
-        self._resync.clear()
-        sync: _FirstPass | None = _FirstPass(await self.bucket.last_revision())
-        silent_ticks = 0
-        async with self.bucket.watch() as watcher:
-            while not self._resync.is_set():
-                try:
-                    async with asyncio.timeout(_TICK_S):
-                        change = await _next(watcher)
-                except TimeoutError:
-                    silent_ticks += 1
-                    if sync is not None and sync.is_marked:
-                        self._finish(sync)
-                        sync = None
-                    elif silent_ticks % _TICKS_TO_DOUBT == 0:
-                        await self._doubt(is_syncing=sync is not None)
-                    continue
-                silent_ticks = 0
-                if change is not None:
-                    self._fold(change)
-                if sync is not None and sync.take(change):
-                    self._finish(sync)
-                    sync = None
-        await self._again()
-
-    async def _doubt(self, *, is_syncing: bool) -> None:
-        """After a silence: start anew if the bucket has moved on without us."""
-        if is_syncing or await self.bucket.last_revision() > self.revision:
-            await self._again()
-
-    async def _again(self) -> None:
-        """End this round with an error so that `supervise` starts the next one."""
-        raise UnavailableError(f"watch of {self.bucket.definition.name} starts anew")
-
-    def _finish(self, sync: "_FirstPass") -> None:
-        """Drop what the first pass did not show, then call the mirror ready."""
-        for key in self.entries.keys() - sync.keys:
-            self._drop(key)
-        self.revision = max(self.revision, sync.position)
-        self.ready.set()
-        self._wake()
-
-    def _fold(self, change: KeyValue.Entry) -> None:
-        revision = change.revision or 0
-        if _is_gone(change) or not change.value:
-            known = self.entries.get(change.key)
-            if known is not None and known.revision < revision:
-                self._drop(change.key)
-        else:
-            known = self.entries.get(change.key)
-            self._heard_s[change.key] = time.monotonic()
-            if known is None or known.revision < revision:
-                model = self.bucket.definition.model
-                entry = Entry(change.key, model.model_validate_json(change.value), revision)
-                self.entries[change.key] = entry
-                self._tell(change.key, entry)
-        self.revision = max(self.revision, revision)
-        self._wake()
-
-    def _drop(self, key: str) -> None:
-        self.entries.pop(key, None)
-        self._heard_s.pop(key, None)
-        self._tell(key, None)
-
-    def _tell(self, key: str, entry: Entry[M] | None) -> None:
-        for listener in self._listeners:
-            listener(key, entry)
-
-    def _wake(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
-
-
-async def _next(watcher: KeyValue.KeyWatcher) -> KeyValue.Entry | None:
-    """The next change; None once, after the first pass. Raises UnavailableError at the watch's end.
-
-    Not `updates()`, whose limit may swallow a cancellation (bpo-42130): the task would go on for ever.
-    """
-    try:
-        return await anext(watcher)
-    except StopAsyncIteration as exc:
-        raise UnavailableError("the watch has ended") from exc
 
 
 async def open_bucket(js: JetStreamContext, definition: BucketDef[M]) -> Bucket[M]:

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from labfleet_api.core.claims import Orphans
 from labfleet_api.service.fleet import Fleet
+from labfleet_chassis.mirror import Mirror
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Mirror
 from labfleet_proto import buckets
 from labfleet_proto.errors import StaleError
 from labfleet_proto.message import Message

@@ -11,8 +11,9 @@ from labfleet_api.settings import Settings
 from labfleet_chassis.caller import caller_tenant
 from labfleet_chassis.credentials import Credentials
 from labfleet_chassis.data_port import ByteStream, dial
+from labfleet_chassis.mirror import Mirror
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Bucket, Entry, Mirror
+from labfleet_chassis.store import Bucket, Entry
 from labfleet_proto import buckets
 from labfleet_proto.buckets import container_key, observed_key
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, State, VolumeRecord

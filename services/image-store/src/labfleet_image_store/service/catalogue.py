@@ -5,7 +5,8 @@ from typing import Any
 
 from labfleet_chassis.caller import caller_tenant
 from labfleet_chassis.clock import Clock
-from labfleet_chassis.store import ExistsError, Mirror
+from labfleet_chassis.mirror import Mirror
+from labfleet_chassis.store import ExistsError
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.core import manifests, references
 from labfleet_image_store.core.manifests import INDEX_TYPES, Manifest

@@ -4,7 +4,7 @@ import asyncio
 
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
-from labfleet_chassis.store import Mirror
+from labfleet_chassis.mirror import Mirror
 from labfleet_image_store.adapters.layers import Layers
 from labfleet_image_store.core import collecting
 from labfleet_image_store.service.catalogue import Catalogue

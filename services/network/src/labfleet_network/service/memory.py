@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from labfleet_chassis.mirror import Mirror
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Mirror
 from labfleet_network.core import wanted
 from labfleet_proto import buckets
 from labfleet_proto.buckets import container_key, observed_key

@@ -4,7 +4,8 @@ import asyncio
 import os
 from dataclasses import replace
 
-from labfleet_chassis.store import Entry, Mirror
+from labfleet_chassis.mirror import Mirror
+from labfleet_chassis.store import Entry
 from labfleet_chassis.supervise import supervise
 from labfleet_proto.buckets import container_key
 from labfleet_proto.builds import is_build

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from labfleet_chassis.mirror import Mirror
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Mirror
 from labfleet_proto import buckets
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, VolumeRecord
 from labfleet_proto.host_policies import HostPolicy
