@@ -19,7 +19,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.loop import Loop, Process
 
 from labfleet_chassis import bus as chassis_bus
-from labfleet_chassis import logs, store
+from labfleet_chassis import logs, mirror, store
 from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import SystemClock
 from labfleet_chassis.mirror import Mirror
@@ -286,7 +286,7 @@ async def _real(home: Path, definition: BucketDef[Note]) -> AsyncIterator[RealNo
 
 @pytest.fixture(params=["fake", pytest.param("nats", marks=pytest.mark.integration)])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(store, "_TICKS_TO_DOUBT", 2)  # a second instead of seven
+    monkeypatch.setattr(mirror, "_TICKS_TO_DOUBT", 2)  # a second instead of seven
     return str(request.param)
 
 
