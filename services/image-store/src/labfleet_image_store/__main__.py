@@ -65,7 +65,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     await serve_jobs(chassis, library, events)
     chassis.loop("sweep", lambda: sweep(files))
     collector = Collector(
-        catalogue, layers, await chassis.mirror(CONTAINERS), chassis.clock, chassis.log
+        catalogue, layers, await chassis.bus.bucket(CONTAINERS), chassis.clock, chassis.log
     )
     chassis.loop(
         "collect", lambda: collector.run(settings.collect_every_s, settings.collect_grace_s)

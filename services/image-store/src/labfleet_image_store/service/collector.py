@@ -4,7 +4,7 @@ import asyncio
 
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
-from labfleet_chassis.mirror import Mirror
+from labfleet_chassis.store import Bucket
 from labfleet_image_store.adapters.layers import Layers
 from labfleet_image_store.core import collecting
 from labfleet_image_store.service.catalogue import Catalogue
@@ -24,7 +24,7 @@ class Collector:
         self,
         catalogue: Catalogue,
         layers: Layers,
-        containers: Mirror[ContainerRecord],
+        containers: Bucket[ContainerRecord],
         clock: Clock,
         log: Log,
     ) -> None:
@@ -46,7 +46,7 @@ class Collector:
         files = self._catalogue.files
         links = await asyncio.to_thread(files.all_links)
         try:
-            marked = self._marked()  # after the links: what is marked meanwhile is not missed
+            marked = await self._marked()  # after the links: what is marked meanwhile is not missed
         except LabfleetError as exc:
             self._log.warning("collector.ended", error=exc.message)
             return 0
@@ -63,14 +63,14 @@ class Collector:
             self._log.info("collector.done", references=len(doomed), blobs=len(gone))
         return len(gone)
 
-    def _marked(self) -> set[tuple[str, str]]:
-        """What manifests and containers need."""
+    async def _marked(self) -> set[tuple[str, str]]:
+        """What manifests and containers need. Raises LabfleetError."""
         marked: set[tuple[str, str]] = set()
         for record in self._catalogue.manifests.values():
             manifest = self._catalogue.manifest(record.digest)
             needed = [record.digest, *manifest.blobs, *(each.digest for each in manifest.children)]
             marked.update((record.repository, digest) for digest in needed)
-        for container in self._containers.values():
+        for container in (await self._containers.values()).values():
             pin = container.image
             needed = [pin.image_id, pin.manifest_digest, *(each.digest for each in pin.layers)]
             marked.update((pin.repository, digest) for digest in needed)
