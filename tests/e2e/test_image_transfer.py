@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.farm.fleet import Fleet
+from tests.farm.raw_http import asked
 
 
 def about(fleet: Fleet, name: str) -> dict:
@@ -142,6 +143,9 @@ def test_a_cut_upload_makes_no_image(fleet: Fleet) -> None:
     data = fleet.docker("save", "busybox").raw
     wrong = fleet.docker("load", stdin=data[: len(data) // 2], code=1)
     assert wrong.err
+    with asked(fleet.plan.socket, "POST", "/images/load", data[:700]) as answer:
+        assert answer.status == 200, "docker has begun its answer by then"
+        assert b'"errorDetail"' in answer.until(b"}")
     nothing = fleet.docker("load", stdin=_tar({"readme": b"x"}), code=1)
     assert "manifest.json" in nothing.err
 

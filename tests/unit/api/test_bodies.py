@@ -8,6 +8,7 @@ from labfleet_api.core.adjustments import warnings
 from labfleet_api.core.bodies import CreateBody, ExecBody
 from labfleet_api.core.create import refuse
 from labfleet_api.core.host_config import HostConfigBody
+from labfleet_api.core.mounts import volumes
 from labfleet_api.core.place_bodies import NetworkBody, VolumeBody
 from labfleet_proto.errors import (
     ForbiddenError,
@@ -167,9 +168,17 @@ def test_what_means_nothing_here_is_invalid(field: str, value: object, words: st
         refuse(CreateBody(), host_config(**{field: value}))
 
 
-def test_another_volume_driver_is_not_found() -> None:
+@pytest.mark.parametrize(("binds", "of_image"), [(["named:/x"], ()), (["/x"], ()), ([], ("/x",))])
+def test_another_volume_driver_is_not_found(binds: list[str], of_image: tuple[str, ...]) -> None:
+    host = host_config(VolumeDriver="nfs", Binds=binds)
     with pytest.raises(NotFoundError, match='plugin "nfs" not found'):
-        refuse(CreateBody(), host_config(VolumeDriver="nfs"))
+        volumes(CreateBody(), host, of_image, lambda: "new")
+
+
+def test_another_volume_driver_is_taken_where_no_volume_is_made() -> None:
+    host = host_config(VolumeDriver="nfs")
+    refuse(CreateBody(), host)
+    assert volumes(CreateBody(), host, (), lambda: "new") == ()
 
 
 @pytest.mark.parametrize(

@@ -89,11 +89,12 @@ def volumes(
 
     `others` are those of other containers; the request's own come before them. Where `host_binds` are, no volume is.
 
-    Raises InvalidRequestError, NotImplementedYetError.
+    Raises InvalidRequestError, NotFoundError, NotImplementedYetError.
     """
     found: dict[str, VolumeMount] = {}
     for text in host.Binds or ():
         if ":" not in text or not is_host_path(text):
+            _check_driver(host.VolumeDriver)
             _add(found, _bind(text, new_volume))
     for each in host.Mounts or ():
         if each.Type not in ("tmpfs", "bind"):
@@ -106,6 +107,7 @@ def volumes(
     for target in (*(body.Volumes or {}), *of_image):
         where = checked_target(target)
         if where not in found and where not in in_memory | bound:
+            _check_driver(host.VolumeDriver)
             found[where] = VolumeMount(volume=new_volume(), target=where, is_anonymous=True)
     return tuple(found.values())
 
@@ -143,10 +145,7 @@ def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
     name = checked_volume_name(body.Source) if body.Source else new_volume()
     options = body.VolumeOptions or VolumeOptionsBody()
     driver = options.DriverConfig or DriverConfigBody()
-    if driver.Name not in ("", "local"):
-        raise NotFoundError(
-            f'error looking up volume plugin {driver.Name}: plugin "{driver.Name}" not found'
-        )
+    _check_driver(driver.Name)
     volume_kind(driver.Options or {})
     return VolumeMount(
         volume=name,
@@ -158,6 +157,12 @@ def _mount(body: MountBody, new_volume: Callable[[], str]) -> VolumeMount:
         labels=options.Labels or {},
         driver_opts=driver.Options or {},
     )
+
+
+def _check_driver(name: str) -> None:
+    """Raise NotFoundError for a driver that no host has; a container without volumes may name any."""
+    if name not in ("", "local"):
+        raise NotFoundError(f'error looking up volume plugin {name}: plugin "{name}" not found')
 
 
 def _subpath(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from labfleet_api.core.host_config import HostConfigBody
 from labfleet_proto import privileges
-from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError
 
 _BLKIO_DEVICES = (
     "BlkioWeightDevice",
@@ -68,7 +68,7 @@ def check_runtime(name: str) -> None:
 
 
 def refuse_absent(host: HostConfigBody) -> None:
-    """Raise InvalidRequestError or NotFoundError for what no host of a fleet has."""
+    """Raise InvalidRequestError for what no host of a fleet has."""
     if host.DeviceRequests:
         wanted = [
             each.get("Capabilities") for each in host.DeviceRequests if isinstance(each, dict)
@@ -84,8 +84,3 @@ def refuse_absent(host: HostConfigBody) -> None:
     check_runtime(host.Runtime)
     if host.Isolation not in ("", "default"):
         raise InvalidRequestError(f"invalid isolation: {host.Isolation}: linux has only default")
-    if host.VolumeDriver not in ("", "local"):
-        raise NotFoundError(
-            f'error looking up volume plugin {host.VolumeDriver}: plugin "{host.VolumeDriver}" '
-            "not found"
-        )

@@ -69,7 +69,9 @@ class Exchange(Response):
     """Feeds a request's body to a peer while the peer's words are the answer.
 
     When the client goes away, the peer's stream is cut. A peer that fails ends the answer with an
-    error line, or, if it is no stream of lines, cuts the connection.
+    error line, or, if it is no stream of lines, cuts the connection. One that fails before its first word
+    is answered with the error's status, or, where docker has begun its answer by then (`tells_refusals`),
+    with a 200 and an error line.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Exchange(Response):
         translate: Callable[[bytes], bytes] | None = None,
         *,
         is_lines: bool = True,
+        tells_refusals: bool = False,
     ) -> None:
         super().__init__(None, 200)
         self._stack = stack
@@ -87,6 +90,7 @@ class Exchange(Response):
         self._feeding = feeding
         self._translate = translate
         self._is_lines = is_lines
+        self._tells_refusals = tells_refusals
         kind = "application/json" if is_lines else "application/x-tar"
         self._head = [(b"content-type", kind.encode())]
 
@@ -123,8 +127,9 @@ class Exchange(Response):
                 said = self._translate(data) if self._translate is not None else data
                 await send({"type": "http.response.body", "body": said, "more_body": True})
         except LabfleetError as exc:
-            if not is_begun:
+            if not is_begun and not self._tells_refusals:
                 return exc
+            is_begun = await self._begin(send, is_begun=is_begun)
             if not self._is_lines:
                 raise
             await send({"type": "http.response.body", "body": error_line(exc), "more_body": True})

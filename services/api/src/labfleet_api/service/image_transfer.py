@@ -83,7 +83,7 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         stack = AsyncExitStack()
         wish = LoadImages(is_quiet=flag(request, "quiet"))
         store = await stack.enter_async_context(fleet.store_stream(wish))
-        return Exchange(stack, store)
+        return Exchange(stack, store, tells_refusals=True)
 
     return routes
 
