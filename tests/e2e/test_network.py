@@ -1,10 +1,26 @@
 """Networks across hosts, names, published ports."""
 
 import socket
+import subprocess
+import sys
 import urllib.request
 
 from tests.farm.fleet import Fleet, until
 
+RESOLVER = """
+import socket, sys, dns.message, dns.rrset
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 53))
+print("ready", flush=True)
+while True:
+    data, asker = s.recvfrom(4096)
+    query = dns.message.from_wire(data)
+    said = dns.message.make_response(query)
+    said.answer.append(dns.rrset.from_text(query.question[0].name, 9, "IN", "A", "192.0.2.77"))
+    s.sendto(said.to_wire(), asker)
+    print(asker[0], flush=True)
+"""
+"""Knows one address for every name, and prints who asks."""
 SERVE = "mkdir -p /www && hostname > /www/index.html && exec httpd -f -h /www"
 
 
@@ -43,6 +59,30 @@ def test_alias_and_reverse_lookup(fleet: Fleet) -> None:
             lambda n=name: fleet.docker("exec", "ask", "nslookup", "-type=a", n, code=None).out
         )
         assert address in str(answer)
+
+
+def test_servers_of_ones_own_are_asked_for_what_is_no_name_here(fleet: Fleet) -> None:
+    """The server is a container's; the question comes from the asker's own namespace."""
+    fleet.docker("network", "create", "class")
+    for name in ("dns", "db"):
+        fleet.docker("run", "-d", "--name", name, "--network", "class", "busybox", "sleep", "600")
+    about = fleet.inspect("dns")
+    server = about["NetworkSettings"]["Networks"]["class"]["IPAddress"]
+    argv = ["nsenter", "-t", str(about["State"]["Pid"]), "-n", sys.executable, "-c", RESOLVER]
+    with subprocess.Popen([*argv, server], stdout=subprocess.PIPE, text=True) as resolver:
+        try:
+            assert resolver.stdout is not None
+            assert resolver.stdout.readline() == "ready\n"
+            fleet.docker("run", "-d", "--name", "ask", "--network", "class", "--dns", server,
+                         "busybox", "sleep", "600")  # fmt: skip
+            ask = ("exec", "ask", "nslookup", "-type=a")
+            assert "192.0.2.77" in fleet.docker(*ask, "lab.example").out
+            own = fleet.inspect("ask")["NetworkSettings"]["Networks"]["class"]["IPAddress"]
+            assert resolver.stdout.readline() == f"{own}\n"
+            address = fleet.inspect("db")["NetworkSettings"]["Networks"]["class"]["IPAddress"]
+            assert until(lambda: address in fleet.docker(*ask, "db", code=None).out)
+        finally:
+            resolver.kill()
 
 
 def test_networks_are_apart(fleet: Fleet) -> None:

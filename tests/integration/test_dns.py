@@ -25,10 +25,11 @@ from dns.message import Message
 from tests.unit.proto.records import address_record, network_id
 
 from labfleet_chassis import logs
-from labfleet_network.adapters import dns as module
-from labfleet_network.adapters import rtnetlink
+from labfleet_network.adapters import resolving, rtnetlink
 from labfleet_network.adapters.dns import DnsServer
+from labfleet_network.adapters.resolving import Resolvers
 from labfleet_network.core.answers import Directory
+from labfleet_proto.ids import NetworkId
 
 pytestmark = [
     pytest.mark.integration,
@@ -40,12 +41,14 @@ _LIMIT_S = 5.0
 HERE = "127.0.0.1"
 UPSTREAM, DEAD = "127.0.0.53", "127.0.0.54"
 WEB, DB, STRANGER = "127.1.0.2", "127.1.0.3", "127.9.0.1"
+CHOOSER = "127.1.0.9"
 """The loopback holds all of 127/8, so each container asks from an address of its own."""
 MANY = [f"127.2.{number // 200}.{number % 200 + 1}" for number in range(300)]
 FLEET = Directory.of(
     [
         address_record(WEB, number=1, names=("web", "node")),
         address_record(DB, number=2, names=("db", "node", "a" * 80)),
+        address_record(CHOOSER, number=5, names=("chooser",)),
         *(address_record(each, number=9, names=("many",)) for each in MANY),
         address_record("127.3.0.2", network=3, number=3, names=("secret",)),
         address_record("127.1.0.80", number=4, names=("b" * 80,)),
@@ -90,14 +93,19 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 def resolvers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Resolvers of the host: none, unless a test adds some."""
     known: list[str] = []
-    monkeypatch.setattr(module, "upstreams", lambda: known)
-    monkeypatch.setattr(module, "_UPSTREAM_LIMIT_S", 0.3)
+    monkeypatch.setattr(resolving, "of_host", lambda: known)
+    monkeypatch.setattr(resolving, "_LIMIT_S", 0.3)
     return known
+
+
+def resolvers_of(asker: str, _network: NetworkId | None) -> Resolvers:
+    """The host's, but for one that has resolvers of its own."""
+    return Resolvers([UPSTREAM] if asker == CHOOSER else resolving.of_host())
 
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[DnsServer]:
-    server = DnsServer(lambda: FLEET, logs.get("test"))
+    server = DnsServer(lambda: FLEET, resolvers_of, logs.get("test"))
     await server.listen(HERE)
     try:
         yield server
@@ -272,6 +280,20 @@ def test_an_unknown_name_is_asked_outside(run: Run, resolvers: list[str]) -> Non
         async with serving(), outside(resolvers) as upstream:
             assert texts(await ask("example.org")) == ["192.0.2.1"]
             assert upstream.asked == ["example.org."]
+
+    run(main)
+
+
+def test_who_has_resolvers_of_his_own_asks_those_and_knows_our_names(
+    run: Run, resolvers: list[str]
+) -> None:
+    async def main() -> None:
+        async with serving(), outside(resolvers, count=2):
+            resolvers.clear()  # the host has none
+            assert texts(await ask("db", CHOOSER)) == [DB]
+            assert len(texts(await ask("example.org", CHOOSER))) == 2
+            assert len(texts(await ask_tcp(query("example.org"), CHOOSER))) == 2
+            assert (await ask("example.org")).rcode() == dns.rcode.SERVFAIL
 
     run(main)
 

@@ -7,6 +7,9 @@ from labfleet_proto.message import Message, Nothing
 ADDRESS_POOL = "10.100.0.0/14"
 """All networks of a fleet take their addresses from here; none of them may leave a host unmasked."""
 
+DEFAULT_NETWORK = "bridge"
+"""Name of the tenant's own default network; made when it is first needed."""
+
 
 class NetworkRecord(Message):
     """Value of bucket `networks`, key `<network id>`; created and removed by the api."""

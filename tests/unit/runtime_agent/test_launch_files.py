@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.proto.records import container_record, container_spec, network_id
 
+from labfleet_proto.containers import NetworkAttachment
 from labfleet_proto.networks import Endpoint, InterfaceReady
 from labfleet_runtime_agent.core import name_files
 
@@ -23,6 +24,13 @@ def interface(*addresses: str, dns: tuple[str, ...] = ("10.100.1.1",)) -> Interf
         for number, address in enumerate(addresses)
     )
     return InterfaceReady(netns_path="/run/netns/c", endpoints=endpoints, dns_servers=dns)
+
+
+def joined(*names: str) -> tuple[NetworkAttachment, ...]:
+    return tuple(
+        NetworkAttachment(network_id=network_id(number), network_name=name)
+        for number, name in enumerate(names)
+    )
 
 
 def hosts(*addresses: str, **spec: Any) -> list[str]:
@@ -66,8 +74,20 @@ def test_names_are_asked_at_the_networks_server() -> None:
     assert resolver(interface("10.100.1.2")) == ["nameserver 10.100.1.1", "options ndots:0"]
 
 
-def test_a_server_that_the_user_named_replaces_ours() -> None:
-    assert resolver(interface("10.100.1.2"), dns=("192.0.2.53",))[0] == "nameserver 192.0.2.53"
+@pytest.mark.parametrize(
+    ("networks", "server"),
+    [
+        ((), "192.0.2.53"),
+        (("bridge",), "192.0.2.53"),
+        (("lab",), "10.100.1.1"),
+        (("bridge", "lab"), "10.100.1.1"),
+    ],
+)
+def test_a_server_that_the_user_named_replaces_ours_where_there_are_no_names(
+    networks: tuple[str, ...], server: str
+) -> None:
+    lines = resolver(interface("10.100.1.2"), dns=("192.0.2.53",), networks=joined(*networks))
+    assert lines[0] == f"nameserver {server}"
 
 
 def test_search_domains_are_one_line() -> None:
@@ -97,8 +117,12 @@ def test_the_resolvers_follow_the_networks_unless_they_were_chosen() -> None:
     text = name_files.resolv_conf(spec, interface(dns=("10.1.0.1",))) + "# mine\n"
     after = name_files.changed_resolv_conf(text, spec, interface(dns=("10.2.0.1",)))
     assert after.splitlines() == ["nameserver 10.2.0.1", "options ndots:0", "# mine"]
-    chosen = container_spec(dns=("192.0.2.53",))
+    chosen = container_spec(dns=("192.0.2.53",), networks=joined("bridge"))
+    text = name_files.resolv_conf(chosen, interface())
     assert name_files.changed_resolv_conf(text, chosen, interface()) == text
+    met = container_spec(dns=("192.0.2.53",), networks=joined("bridge", "lab"))
+    after = name_files.changed_resolv_conf(text, met, interface(dns=("10.2.0.1",)))
+    assert after.splitlines()[0] == "nameserver 10.2.0.1"
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,13 @@ from labfleet_api.core import filters
 from labfleet_api.core.times import rfc3339
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import TenantId
-from labfleet_proto.networks import NetworkRecord
+from labfleet_proto.networks import DEFAULT_NETWORK, NetworkRecord
 
 Json = dict[str, Any]
 
-DEFAULT = "bridge"
-"""The tenant's own default network; made when it is first needed."""
 WITHOUT = {"none": "null", "host": "host"}
 """Predefined networks that are no network of ours, and their drivers: clients expect them in lists."""
-PREDEFINED = (DEFAULT, *WITHOUT)
+PREDEFINED = (DEFAULT_NETWORK, *WITHOUT)
 _DEFAULT_OPTIONS = {
     "com.docker.network.bridge.default_bridge": "true",
     "com.docker.network.bridge.enable_icc": "true",
@@ -31,7 +29,7 @@ def network_document(record: NetworkRecord, members: dict[str, Json]) -> Json:
         "Gateway": record.gateway,
         "AuxiliaryAddresses": record.aux_addresses,
     }
-    is_default = record.name == DEFAULT
+    is_default = record.name == DEFAULT_NETWORK
     return {
         "Name": record.name,
         "Id": record.id,

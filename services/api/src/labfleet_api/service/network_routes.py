@@ -3,14 +3,14 @@
 from fastapi import APIRouter, Request, Response
 
 from labfleet_api.core import filters, prunes
-from labfleet_api.core.network_documents import DEFAULT, WITHOUT, Json, matches, predefined_document
+from labfleet_api.core.network_documents import WITHOUT, Json, matches, predefined_document
 from labfleet_api.core.place_bodies import ConnectBody, DisconnectBody, NetworkBody
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, read_body
 from labfleet_api.service.joins import Joins
 from labfleet_api.service.networks import Networks
 from labfleet_proto.errors import ForbiddenError, NotFoundError
-from labfleet_proto.networks import NetworkRecord
+from labfleet_proto.networks import DEFAULT_NETWORK, NetworkRecord
 
 _FILTERS = frozenset({"id", "name", "label", "driver", "type", "scope", "dangling"})
 
@@ -29,7 +29,7 @@ def router(fleet: Fleet, networks: Networks) -> APIRouter:  # noqa: C901, PLR091
         return None
 
     async def require(text: str) -> NetworkRecord:
-        return await networks.default() if text == DEFAULT else networks.require(text)
+        return await networks.default() if text == DEFAULT_NETWORK else networks.require(text)
 
     @routes.get("/networks")
     async def every(request: Request) -> Response:
@@ -90,7 +90,7 @@ def router(fleet: Fleet, networks: Networks) -> APIRouter:  # noqa: C901, PLR091
         now_ns = fleet.clock.now_ns()
         deleted = []
         for record in fleet.networks():
-            if record.name == DEFAULT or networks.members(record):
+            if record.name == DEFAULT_NETWORK or networks.members(record):
                 continue
             if prunes.is_pruned(wanted, record.labels, record.created_at_ns, now_ns):
                 await networks.remove(record)

@@ -9,7 +9,7 @@ from typing import Any
 from labfleet_api.core import lookup, network_documents, subnets
 from labfleet_api.core.attachments import EndpointWish, parse_link
 from labfleet_api.core.names import checked_network_name
-from labfleet_api.core.network_documents import DEFAULT, PREDEFINED
+from labfleet_api.core.network_documents import PREDEFINED
 from labfleet_api.core.network_views import endpoint_id
 from labfleet_api.core.place_bodies import NetworkBody
 from labfleet_api.core.subnets import Addressing
@@ -26,7 +26,7 @@ from labfleet_proto.errors import (
     UnavailableError,
 )
 from labfleet_proto.ids import NetworkId
-from labfleet_proto.networks import NetworkNameRecord, NetworkRecord, SubnetClaim
+from labfleet_proto.networks import DEFAULT_NETWORK, NetworkNameRecord, NetworkRecord, SubnetClaim
 
 _MAKE_LIMIT_S = 10.0
 _RESERVED = (*PREDEFINED, "default", "container")
@@ -75,15 +75,19 @@ class Networks:
     async def default(self) -> NetworkRecord:
         """Return the default network, making it if it is not there."""
         for record in self._fleet.networks():
-            if record.name == DEFAULT:
+            if record.name == DEFAULT_NETWORK:
                 return record
         try:
-            return await self._make(DEFAULT, Addressing(), NetworkBody(Name=DEFAULT))
+            return await self._make(
+                DEFAULT_NETWORK, Addressing(), NetworkBody(Name=DEFAULT_NETWORK)
+            )
         except ConflictError:  # another request makes it right now
             return await self._await_default()
 
     async def _await_default(self) -> NetworkRecord:
-        entry = await self._fleet.memory.network_names.get(name_key(self._fleet.tenant, DEFAULT))
+        entry = await self._fleet.memory.network_names.get(
+            name_key(self._fleet.tenant, DEFAULT_NETWORK)
+        )
         record = None
         if entry is not None:
             record = await self._fleet.memory.networks.bucket.get(entry.value.id)
@@ -229,8 +233,10 @@ class Networks:
 
     async def remove(self, record: NetworkRecord) -> None:
         """Remove a network that no running container uses. Raises ForbiddenError."""
-        if record.name == DEFAULT:
-            raise ForbiddenError(f"{DEFAULT} is a pre-defined network and cannot be removed")
+        if record.name == DEFAULT_NETWORK:
+            raise ForbiddenError(
+                f"{DEFAULT_NETWORK} is a pre-defined network and cannot be removed"
+            )
         users = [
             f'name:"{each["Name"]}" id:"{endpoint[:12]}"'
             for endpoint, each in self.members(record).items()

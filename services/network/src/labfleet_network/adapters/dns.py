@@ -1,13 +1,11 @@
-"""The DNS server on each network's gateway: our names first, then the host's own resolvers."""
+"""The DNS server on each network's gateway: our names first, then the asker's resolvers or the host's."""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
-import dns.asyncquery
 import dns.exception
 import dns.flags
 import dns.message
@@ -20,34 +18,30 @@ import dns.reversename
 import dns.rrset
 
 from labfleet_chassis.logs import Log
+from labfleet_network.adapters import resolving
+from labfleet_network.adapters.resolving import Resolvers
 from labfleet_network.core.answers import Directory
 from labfleet_network.metrics import QUERIES
 from labfleet_proto.ids import NetworkId
 
 _TTL_S = 0
-_UPSTREAM_LIMIT_S = 3.0
 _MOST_UPSTREAM = 64
 _LEAST_UDP_BYTES = 512
 """What every asker takes in one datagram (RFC 1035); more is said by EDNS."""
 _IN = dns.rdataclass.IN
 
-
-def upstreams(path: Path = Path("/etc/resolv.conf")) -> list[str]:
-    """IPv4 resolvers of this host."""
-    try:
-        words = [line.split() for line in path.read_text().splitlines()]
-    except OSError:
-        return []
-    return [
-        word[1] for word in words if len(word) > 1 and word[0] == "nameserver" and "." in word[1]
-    ]
+ResolversOf = Callable[[str, NetworkId | None], Resolvers]
+"""Whom to ask for other names than ours, for an asker at an address of a network, if that is known."""
 
 
 class DnsServer:
     """Answers on any number of addresses with one directory."""
 
-    def __init__(self, directory: Callable[[], Directory], log: Log) -> None:
+    def __init__(
+        self, directory: Callable[[], Directory], resolvers: ResolversOf, log: Log
+    ) -> None:
         self._directory = directory
+        self._resolvers = resolvers
         self._log = log
         self._upstream = asyncio.Semaphore(_MOST_UPSTREAM)
         self._udp: dict[str, asyncio.DatagramTransport] = {}
@@ -165,7 +159,10 @@ class DnsServer:
             said = dns.message.make_response(query)
             said.set_rcode(dns.rcode.NOTIMP)
             return said.to_wire()
-        answer = self._own(query, peer, network) or await self._forward(query)
+        answer = self._own(query, peer, network)
+        if answer is None:
+            resolvers = self._resolvers(peer, network)
+            answer = await self._forward(query, resolvers, is_datagram=is_datagram)
         if not is_datagram:
             return answer.to_wire()
         most = max(query.payload, _LEAST_UDP_BYTES)
@@ -211,15 +208,17 @@ class DnsServer:
             said.answer.append(dns.rrset.from_text(question.name, _TTL_S, _IN, "PTR", *fitting))
         return said
 
-    async def _forward(self, query: dns.message.Message) -> dns.message.Message:
-        """Ask the host's resolvers in turn; SERVFAIL if none answers."""
+    async def _forward(
+        self, query: dns.message.Message, resolvers: Resolvers, *, is_datagram: bool
+    ) -> dns.message.Message:
+        """Ask resolvers in turn, as we were asked; SERVFAIL if none answers."""
         async with self._upstream:
-            for server in upstreams():
+            for server in resolvers.servers:
                 try:
-                    said, _ = await dns.asyncquery.udp_with_fallback(
-                        query, server, timeout=_UPSTREAM_LIMIT_S
+                    said = await resolving.ask(
+                        query, server, resolvers.open, is_datagram=is_datagram
                     )
-                except (dns.exception.DNSException, OSError, TimeoutError) as exc:
+                except (dns.exception.DNSException, OSError, TimeoutError, EOFError) as exc:
                     self._log.debug("dns.upstream", server=server, error=str(exc))
                     continue
                 QUERIES.labels("forwarded").inc()

@@ -42,6 +42,11 @@ class Directory:
             found |= self._of_container[record.container]
         return found
 
+    def holder(self, address: str, network: NetworkId | None = None) -> AddressRecord | None:
+        """Who asks from an address; None if that is nobody's, or may be several's."""
+        found = self._holders(address, network)
+        return found[0] if len(found) == 1 else None
+
     def _linked(self, asker: str, network: NetworkId | None, name: str) -> set[str]:
         """Addresses of a name that only the asker knows."""
         found: set[str] = set()

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import socket
+from functools import partial
 
 from labfleet_chassis.service import Chassis
+from labfleet_network.adapters import resolving
 from labfleet_network.adapters.dns import DnsServer
 from labfleet_network.adapters.links import set_sysctl
+from labfleet_network.adapters.resolving import Resolvers
 from labfleet_network.core import firewall, naming, wanted
 from labfleet_network.core.answers import Directory
 from labfleet_network.metrics import REPAIRS
@@ -15,7 +19,8 @@ from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
 from labfleet_network.service.rewiring import Rewiring
 from labfleet_network.settings import Settings
-from labfleet_proto.ids import HostId
+from labfleet_proto.buckets import container_key
+from labfleet_proto.ids import ContainerId, HostId, NetworkId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.networks import (
@@ -39,7 +44,7 @@ class HostNetwork:
         self._me = HostId(settings.host)
         self._names = Directory()
         self._names_at = (-1, -1)
-        self.dns = DnsServer(self.directory, chassis.log)
+        self.dns = DnsServer(self.directory, self._resolvers, chassis.log)
         self._fabric = Fabric(memory, kernel, settings, self.dns)
         self.attempts = Attempts(chassis, memory, kernel, settings, self._fabric)
         self.rewiring = Rewiring(self.attempts, settings)
@@ -124,6 +129,22 @@ class HostNetwork:
             self._names = Directory.of(memory.addresses.values(), names)
             self._names_at = at
         return self._names
+
+    def _resolvers(self, asker: str, network: NetworkId | None) -> Resolvers:
+        """Those that the asking container was given, asked from its own namespace; else the host's."""
+        holder = self.directory().holder(asker, network)
+        if holder is not None and holder.host == self._me:
+            key = container_key(holder.tenant, holder.container)
+            record = self._memory.containers.get(key)
+            if record is not None and record.spec.dns:
+                return Resolvers(record.spec.dns, partial(self._open_at, holder.container))
+        return Resolvers(resolving.of_host())
+
+    async def _open_at(self, container: ContainerId, family: int, kind: int) -> socket.socket:
+        """Open a socket in a container's namespace. Raises OSError."""
+        name = naming.namespace(self._settings.tag, container)
+        opened = partial(socket.socket, family, kind)
+        return await self._kernel.in_thread(self._kernel.namespaces.inside, name, opened)
 
     def _findings(self) -> list[str]:
         tag = self._settings.tag

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from labfleet_proto.containers import ContainerSpec
-from labfleet_proto.networks import Endpoint, InterfaceReady
+from labfleet_proto.networks import DEFAULT_NETWORK, Endpoint, InterfaceReady
 
 _LOCAL = (
     "127.0.0.1\tlocalhost",
@@ -42,8 +42,8 @@ def changed_hosts(
 
 
 def resolv_conf(spec: ContainerSpec, interface: InterfaceReady) -> str:
-    """Text of /etc/resolv.conf: our DNS server unless the user named others."""
-    lines = [f"nameserver {server}" for server in spec.dns or interface.dns_servers]
+    """Text of /etc/resolv.conf."""
+    lines = [f"nameserver {server}" for server in _servers(spec, interface)]
     if spec.dns_search and spec.dns_search != (".",):
         lines.append(f"search {' '.join(spec.dns_search)}")
     options = spec.dns_options
@@ -54,9 +54,16 @@ def resolv_conf(spec: ContainerSpec, interface: InterfaceReady) -> str:
 
 
 def changed_resolv_conf(text: str, spec: ContainerSpec, interface: InterfaceReady) -> str:
-    """What /etc/resolv.conf becomes: the servers follow, unless the user named others."""
-    if spec.dns:
-        return text
-    servers = [f"nameserver {server}" for server in interface.dns_servers]
+    """What /etc/resolv.conf becomes: the servers follow, all other lines stay."""
+    servers = [f"nameserver {server}" for server in _servers(spec, interface)]
     rest = [line for line in text.splitlines() if not line.startswith("nameserver ")]
     return "\n".join([*servers, *rest]) + "\n"
+
+
+def _servers(spec: ContainerSpec, interface: InterfaceReady) -> Sequence[str]:
+    """Our DNS server, which asks those that the user named.
+
+    They stand alone, as in docker, where a container has no network but the default one.
+    """
+    has_names = any(network.network_name != DEFAULT_NETWORK for network in spec.networks)
+    return interface.dns_servers if has_names or not spec.dns else spec.dns
