@@ -92,6 +92,13 @@ class Endpoint(Message):
     aliases: tuple[str, ...] = ()
 
 
+class UserIds(Message):
+    """A range of the host's user ids; inside a container they are 0 and up."""
+
+    first: int
+    count: int
+
+
 class InterfaceWish(Message):
     """One network to join."""
 
@@ -132,6 +139,9 @@ class AllocateInterface(Message):
     """Settings `net.*` of the namespace, which is not the container's own to change."""
     shares: ContainerId | None = None
     """Take the namespace of this container of the same tenant, which must run here; `networks` is empty."""
+    owner: UserIds | None = None
+    """Whose the namespace is: that of a user namespace of these ids, so that the container's capabilities
+    hold in it, and only there. None: the host's."""
 
 
 class InterfaceReady(Message):
@@ -142,6 +152,17 @@ class InterfaceReady(Message):
     dns_servers: tuple[str, ...]
     sysfs_path: str = ""
     """A sysfs mounted in that namespace, to bind at /sys; empty if the kernel refused."""
+    owner: UserIds | None = None
+    """Whose the namespace is, where that was asked for."""
+
+
+class PrepareNamespaces(Message):
+    """Have a namespace ready for each of these owners: it is their turn next.
+
+    Only a matter of speed: who has none ready when it is asked for makes it then. Repeating is harmless.
+    """
+
+    owners: tuple[UserIds, ...]
 
 
 class ReleaseInterface(Message):
@@ -172,6 +193,7 @@ ALLOCATE_INTERFACE = JobKind("allocate_interface", "network", AllocateInterface,
 CHANGE_INTERFACES = JobKind("change_interfaces", "network", AllocateInterface, InterfaceReady)
 """Make the interfaces of an attempt that has its namespace equal to the wishes. Raises as `allocate_interface`."""
 RELEASE_INTERFACE = JobKind("release_interface", "network", ReleaseInterface, Nothing)
+PREPARE_NAMESPACES = JobKind("prepare_namespaces", "network", PrepareNamespaces, Nothing)
 PUBLISH_PORTS = JobKind("publish_ports", "network", PublishPorts, Nothing)
 """Served by the entry (host id `entry`) only. Raises PortInUseError."""
 UNPUBLISH_PORTS = JobKind("unpublish_ports", "network", ReleaseInterface, Nothing)

@@ -20,6 +20,7 @@ UNDERLAY = "192.0.2.0/24"
 HOST_TEXT = host_table("lf", UNDERLAY)
 ENTRY_TEXT = entry_table("lf", "lf-under")
 SPOOF_TEXT = spoof_table("lf")
+ARP_OWN = "iifname . ether saddr . arp saddr ip @sources iifname . arp saddr ether . arp saddr ip @sources"
 WEB = PublishedPort(host_address="0.0.0.0", host_port=8080, protocol="tcp", container_port=80)  # noqa: S104
 
 
@@ -128,7 +129,7 @@ def test_the_entry_speaks_to_hosts_with_its_own_address() -> None:
 def test_a_port_sends_only_from_its_own_addresses() -> None:
     assert chain(SPOOF_TEXT, "prerouting") == [
         "iifname != @ports accept",
-        "ether type arp iifname . ether saddr . arp saddr ip @sources accept",
+        f"ether type arp {ARP_OWN} accept",
         "ether type ip udp dport 67 drop",
         "ether type ip iifname . ether saddr . ip saddr @sources accept",
         "drop",

@@ -83,6 +83,11 @@ def test_every_namespace_is_the_containers_own() -> None:
     }
 
 
+def test_the_user_namespace_of_the_network_is_joined() -> None:
+    document = built(host_part(userns_path="/proc/1/fd/9"))
+    assert {"type": "user", "path": "/proc/1/fd/9"} in document["linux"]["namespaces"]
+
+
 @pytest.mark.parametrize("kind", ["uidMappings", "gidMappings"])
 def test_root_inside_is_nobody_outside(kind: str) -> None:
     document = built(host_part(uid_base=2_000_000))

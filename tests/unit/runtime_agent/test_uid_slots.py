@@ -13,11 +13,34 @@ from labfleet_runtime_agent.core.uid_slots import UidSlots
 ONE, TWO, THREE = container_id(1), container_id(2), container_id(3)
 
 
-def test_containers_get_the_lowest_free_slot() -> None:
+def test_who_is_free_for_the_longest_time_comes_next() -> None:
     slots = UidSlots(base=0, count=3)
     assert [slots.take(ONE), slots.take(TWO)] == [0, 1]
+    slots.release(TWO)
     slots.release(ONE)
-    assert slots.take(THREE) == 0
+    assert slots.upcoming(9) == [2, 1, 0]
+    assert [slots.take(each) for each in (ONE, TWO, THREE)] == [2, 1, 0]
+    assert slots.upcoming(1) == []
+
+
+def test_only_some_slots_take_turns_as_long_as_they_suffice() -> None:
+    slots = UidSlots(base=0, count=1000)
+    used = set()
+    for number in range(1, 300):
+        used.add(slots.take(container_id(number)))
+        slots.release(container_id(number))
+    assert used == set(range(64))
+    assert len(slots.upcoming(100)) == 100
+
+
+def test_a_change_is_told() -> None:
+    slots, told = UidSlots(base=0, count=3), []
+    slots.listen(lambda: told.append(slots.upcoming(3)))
+    slots.take(ONE)
+    slots.take(ONE)
+    slots.release(ONE)
+    slots.release(ONE)
+    assert told == [[1, 2], [1, 2, 0]]
 
 
 def test_asking_again_gives_the_same_slot() -> None:

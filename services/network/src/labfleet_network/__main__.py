@@ -26,6 +26,7 @@ async def run_host(chassis: Chassis, settings: Settings, host: HostId) -> None:
     await bus.serve(networks.CHANGE_INTERFACES, network.rewiring.change, host=host)
     await bus.serve(networks.RELEASE_INTERFACE, network.attempts.release, host=host)
     await bus.serve(networks.CHECK_NETWORK, network.check, host=host)
+    await bus.serve(networks.PREPARE_NAMESPACES, kernel.prepare_namespaces, host=host)
     chassis.loop("network", network.keep)
     chassis.loop("pool", kernel.fill_pool)
     chassis.ready()

@@ -23,4 +23,4 @@ class Settings(ServiceSettings):
     with_entry: bool = False
     """Whether published ports are led here from the fleet's entry."""
     pool_size: int = Field(default=32, ge=0, le=256)
-    """Ready network namespaces kept in idle time."""
+    """At most so many ready network namespaces are kept."""

@@ -22,7 +22,7 @@ from labfleet_runtime_agent.adapters.snapshots import Snapshots
 from labfleet_runtime_agent.adapters.volume_store import VolumeStore
 from labfleet_runtime_agent.core.uid_slots import UidSlots
 from labfleet_runtime_agent.metrics import CAPACITY
-from labfleet_runtime_agent.service import rotation
+from labfleet_runtime_agent.service import readiness, rotation
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.agent import Agent
 from labfleet_runtime_agent.service.builds import Builds
@@ -125,6 +125,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     agent = Agent(tools, admission, await chassis.mirror(CONTAINERS))
     agent.recover()
     chassis.loop("rotation", lambda: rotation.keep(agent))
+    chassis.loop("readiness", lambda: readiness.keep(tools))
     streams = Streams(agent, builds)
     chassis.tasks.create_task(builds.recover())
     port = DataPort(

@@ -28,8 +28,7 @@ _SYSCTLS = {
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
 }
-"""The namespace belongs to the first user namespace, so a container's root has no power over it:
-these let it bind port 80 and ping."""
+"""Let any user of a container bind port 80 and ping, as docker does."""
 
 
 def _check(result: int, what: str) -> None:
@@ -97,15 +96,25 @@ class Namespaces:
         return {path.name for path in self._dir.iterdir()} - given
 
     def make(self) -> str:
-        """Make a namespace with its settings and its sysfs; return its token.
+        """Make a namespace of the host's, with its settings and its sysfs; return its token.
 
         For `thread`. Raises InternalError.
         """
+        return self._make(lambda: _libc.unshare(_CLONE_NEWNET))
+
+    def keep(self, namespace: int) -> str:
+        """Keep a new namespace, with its settings and its sysfs; return its token.
+
+        For `thread`. Raises InternalError.
+        """
+        return self._make(lambda: _libc.setns(namespace, _CLONE_NEWNET))
+
+    def _make(self, enter: Callable[[], int]) -> str:
         token = secrets.token_hex(8)
         target = self._dir / token
         target.touch()
         try:
-            _check(_libc.unshare(_CLONE_NEWNET), "new network namespace")
+            _check(enter(), "new network namespace")
             try:
                 for key, value in _SYSCTLS.items():
                     with contextlib.suppress(FileNotFoundError):

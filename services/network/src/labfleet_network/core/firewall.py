@@ -194,7 +194,7 @@ def add_network(
 
 def spoof_table(tag: str) -> str:
     """The bridge table: a port sends only from its own MAC and address, also in ARP."""
-    table = f"{tag}-ports"
+    table, own = f"{tag}-ports", "iifname . ether saddr"
     return f"""
 table bridge {table}
 delete table bridge {table}
@@ -204,9 +204,9 @@ table bridge {table} {{
   chain prerouting {{
     type filter hook prerouting priority filter; policy accept;
     iifname != @ports accept
-    ether type arp iifname . ether saddr . arp saddr ip @sources accept
+    ether type arp {own} . arp saddr ip @sources iifname . arp saddr ether . arp saddr ip @sources accept
     ether type ip udp dport 67 drop
-    ether type ip iifname . ether saddr . ip saddr @sources accept
+    ether type ip {own} . ip saddr @sources accept
     drop
   }}
 }}

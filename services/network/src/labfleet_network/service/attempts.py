@@ -107,19 +107,28 @@ class Attempts:
                     ),
                 )
 
+    def sources(self) -> str:
+        """Commands that let the containers here send, each from its own addresses."""
+        tag = self._settings.tag
+        records = (claim.record for each in self._allocated.values() for claim in each.claims)
+        return "".join(
+            firewall.add_source(
+                tag,
+                naming.veth(tag, record.container, record.network),
+                record.mac,
+                record.address,
+                *record.link_local,
+            )
+            for record in records
+        )
+
     async def republish(self) -> None:
         """After a restart: everything that is led for running containers."""
         for container, each in list(self._allocated.items()):
             await self._republish(container, each)
 
     async def _republish(self, container: ContainerId, each: Allocated) -> None:
-        """After a restart: anti-spoofing and published ports of a running container."""
-        tag = self._settings.tag
-        for record in (claim.record for claim in each.claims):
-            veth = naming.veth(tag, container, record.network)
-            await self._kernel.nft.command(
-                firewall.add_source(tag, veth, record.mac, record.address, *record.link_local)
-            )
+        """After a restart: published ports of a running container."""
         owner = self._memory.containers.get(container_key(each.tenant, container))
         if owner is None or not each.claims:
             return
@@ -211,7 +220,9 @@ class Attempts:
         with self.fabric.using(networks):
             try:
                 async with TaskGroup() as tasks:
-                    tasks.create_task(self._timed("namespace", self._kernel.take_namespace(name)))
+                    tasks.create_task(
+                        self._timed("namespace", self._kernel.take_namespace(name, args.owner))
+                    )
                     claims = [
                         tasks.create_task(
                             self._timed(
@@ -243,6 +254,7 @@ class Attempts:
             endpoints=endpoints,
             dns_servers=tuple(network.gateway for network in networks[:1]),
             sysfs_path=str(self._kernel.namespaces.sysfs(name) or ""),
+            owner=args.owner,
         )
         known = self._allocated[args.container]
         self._allocated[args.container] = replace(known, ready=ready)

@@ -66,7 +66,7 @@ class Fabric:
                     sockets = router.sockets
                 await self._dns.listen(network.gateway, network.id, sockets)
                 self._devices[network.id] = devices
-                await asyncio.to_thread(self._admit, network)
+                await self._kernel.nft.command(self._admission(network))
                 await self._teach(network.id)
 
     def _make(self, network: NetworkRecord) -> tuple[int, int]:
@@ -94,20 +94,24 @@ class Fabric:
         )
         return bridge, tunnel
 
-    def _admit(self, network: NetworkRecord) -> None:
-        """Let the host lead what comes from the network, or from its router."""
+    def admissions(self) -> str:
+        """Commands that let the host lead what comes from the networks of containers here."""
+        here = {each.network for each in self._memory.addresses.values() if each.host == self._me}
+        networks = (self._memory.networks.get(network) for network in sorted(here))
+        return "".join(self._admission(network) for network in networks if network is not None)
+
+    def _admission(self, network: NetworkRecord) -> str:
+        """Commands that let the host lead what comes from the network, or from its router."""
         tag = self._settings.tag
         door, subnet = naming.bridge(tag, network.id), network.subnet
         if network.transit:
             door, subnet = naming.transit(tag, network.id), network.transit
-        self._kernel.nft.run(
-            firewall.add_network(
-                f"{tag}-host",
-                door,
-                subnet,
-                is_open=not network.is_internal,
-                is_router=bool(network.transit),
-            )
+        return firewall.add_network(
+            f"{tag}-host",
+            door,
+            subnet,
+            is_open=not network.is_internal,
+            is_router=bool(network.transit),
         )
 
     async def reconcile(self, *, sweep: bool) -> None:

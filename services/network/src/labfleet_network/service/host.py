@@ -53,6 +53,7 @@ class HostNetwork:
 
     async def prepare(self) -> None:
         """Set the host up, sweep what no record explains, take up what is there."""
+        self.attempts.adopt()
         await asyncio.to_thread(self._set_up)
         for token in self._kernel.namespaces.spares():
             await self._kernel.in_thread(self._kernel.namespaces.drop, token)
@@ -65,7 +66,6 @@ class HostNetwork:
             if not self._is_recorded(name):
                 REPAIRS.labels("namespace").inc()
                 await self._kernel.in_thread(self._kernel.namespaces.remove, name)
-        self.attempts.adopt()
         await self.reconcile()
         await self.attempts.republish()
 
@@ -83,10 +83,11 @@ class HostNetwork:
             ("bridge/bridge-nf-call-iptables", "0"),
         ):
             set_sysctl(key, value)
-        self._kernel.nft.run(
-            firewall.host_table(self._settings.tag, self._settings.underlay_subnet)
-        )
-        self._kernel.nft.run(firewall.spoof_table(self._settings.tag))
+        tag = self._settings.tag
+        # What runs here already is bound by its rules at every moment: each table comes whole.
+        rules = firewall.host_table(tag, self._settings.underlay_subnet)
+        self._kernel.nft.run(rules + self._fabric.admissions())
+        self._kernel.nft.run(firewall.spoof_table(tag) + self.attempts.sources())
 
     # -- jobs
 

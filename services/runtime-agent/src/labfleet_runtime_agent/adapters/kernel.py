@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import struct
 import subprocess
@@ -24,6 +25,9 @@ _MOUNT_ATTR_IDMAP = 0x00100000
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
+
+_NS_GET_USERNS = 0xB701
+"""ioctl_ns(2)."""
 
 MNT_DETACH = 2
 MS_PRIVATE = 1 << 18
@@ -163,6 +167,25 @@ def make_user_namespace(base: int, count: int) -> int:
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{holder.pid}/{name}").write_text(f"0 {base} {count}\n")
         return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def owner_of(namespace: str) -> Iterator[int]:
+    """A descriptor of the user namespace that a namespace belongs to, good within the block.
+
+    Raises OSError; PermissionError for this process's own: nothing of a container's is made in that.
+    """
+    held = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        owner = fcntl.ioctl(held, _NS_GET_USERNS)
+    finally:
+        os.close(held)
+    try:
+        if os.path.samestat(os.fstat(owner), os.stat("/proc/self/ns/user")):  # noqa: PTH116
+            raise PermissionError(f"{namespace} belongs to the host")
+        yield owner
+    finally:
+        os.close(owner)
 
 
 def mounted_below(directory: Path) -> list[Path]:

@@ -11,6 +11,7 @@ def bud_words(
     words += ["--format", "docker", "--pull-never", "--force-rm", "--identity-label=false"]
     words += ["--layers"] if request.is_cached else ["--layers", "--no-cache"]
     words += ["--network", "host" if request.networks else "none"]
+    words += ["--cap-add", "CAP_NET_RAW"]  # docker's default; builds have no flag for it
     words += ["--shm-size", str(request.limits.shm_bytes)]
     words += ["--iidfile", id_file, "-f", dockerfile, "--ignorefile", ignored]
     for name, value in sorted(request.build_args.items()):

@@ -70,6 +70,8 @@ class HostPart:
     """The agent's own hard limit: crun cannot go beyond it."""
     hard_limits: dict[str, int] = field(default_factory=dict)
     """The agent's other hard limits by docker's names; -1: none."""
+    userns_path: str = ""
+    """The user namespace to join, which maps the same ids; empty: a new one."""
     init_path: str = ""
     """Program bound at /sbin/docker-init with `--init`; empty if the host has none."""
 
@@ -91,7 +93,9 @@ def build(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any]:
         "mounts": _mounts(spec, host),
         "linux": {
             "namespaces": [
-                *({"type": kind} for kind in ("pid", "ipc", "uts", "mount", "user", "cgroup")),
+                *({"type": kind} for kind in ("pid", "ipc", "uts", "mount")),
+                {"type": "user", **({"path": host.userns_path} if host.userns_path else {})},
+                {"type": "cgroup"},
                 {"type": "network", "path": host.netns_path},
             ],
             "uidMappings": [_mapping(host.uid_base)],

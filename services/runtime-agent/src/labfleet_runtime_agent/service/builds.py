@@ -46,13 +46,14 @@ from labfleet_proto.networks import (
     ReleaseInterface,
 )
 from labfleet_proto.tenants import visitor_pass
-from labfleet_runtime_agent.adapters import buildah
+from labfleet_runtime_agent.adapters import buildah, kernel
 from labfleet_runtime_agent.adapters.buildah import Registry, Room
 from labfleet_runtime_agent.adapters.writable_layer import size_of
 from labfleet_runtime_agent.core.build_output import BuildFailedError, Translator, error_document
 from labfleet_runtime_agent.core.build_words import bud_words
 from labfleet_runtime_agent.core.dockerfile import Recipe
 from labfleet_runtime_agent.service.build_context import read_recipe, take_context
+from labfleet_runtime_agent.service.readiness import owner
 from labfleet_runtime_agent.service.tools import Tools
 
 _AT_ONCE = 2
@@ -245,24 +246,20 @@ class Builds:
         try:
             (path / "tenant").write_text(tenant)
             await asyncio.to_thread(tools.cgroups.make, build, request.limits)
-            interface = await self._allocate(tenant, request)
-            room = Room(
-                path=path,
-                storage=self._home / tenant / "storage",
-                userns_fd=await asyncio.to_thread(tools.files.snapshots.userns, first_id),
-                first_id=first_id,
-                group_files=tuple(tools.cgroups.enter_files(build)),
-                netns=interface.netns_path,
-            )
-            await asyncio.to_thread(
-                buildah.prepare,
-                room,
-                self._registry(tenant),
-                hosts="127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-                resolv="".join(f"nameserver {each}\n" for each in interface.dns_servers)
-                + "options ndots:0\n",
-            )
-            yield room
+            interface = await self._allocate(tenant, request, first_id)
+            groups = tuple(tools.cgroups.enter_files(build))
+            storage, netns = self._home / tenant / "storage", interface.netns_path
+            with kernel.owner_of(netns) as userns_fd:
+                room = Room(path, storage, userns_fd, first_id, groups, netns)
+                await asyncio.to_thread(
+                    buildah.prepare,
+                    room,
+                    self._registry(tenant),
+                    hosts="127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+                    resolv="".join(f"nameserver {each}\n" for each in interface.dns_servers)
+                    + "options ndots:0\n",
+                )
+                yield room
         finally:
             await self._clear(build, tenant)
             await asyncio.to_thread(self._spare_disk, tenant)
@@ -291,10 +288,17 @@ class Builds:
         (home / "storage").mkdir(exist_ok=True)
         return first
 
-    async def _allocate(self, tenant: TenantId, request: BuildImage) -> InterfaceReady:
+    async def _allocate(
+        self, tenant: TenantId, request: BuildImage, first_id: int
+    ) -> InterfaceReady:
         return await self._tools.bus.call(
             ALLOCATE_INTERFACE,
-            AllocateInterface(container=request.build, attempt=_ATTEMPT, networks=request.networks),
+            AllocateInterface(
+                container=request.build,
+                attempt=_ATTEMPT,
+                networks=request.networks,
+                owner=owner(first_id),
+            ),
             tenant=tenant,
             subject=request.build,
             host=self._tools.host,

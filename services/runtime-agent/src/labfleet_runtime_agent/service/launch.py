@@ -11,7 +11,7 @@ from typing import Any
 
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.containers import ContainerRecord, Limits
-from labfleet_proto.errors import LabfleetError, UnavailableError
+from labfleet_proto.errors import InternalError, LabfleetError, UnavailableError
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.networks import (
     ALLOCATE_INTERFACE,
@@ -23,15 +23,18 @@ from labfleet_proto.networks import (
     InterfaceWish,
     PublishedPort,
     ReleaseInterface,
+    UserIds,
 )
 from labfleet_proto.volume_options import volume_kind
-from labfleet_runtime_agent.adapters import archive, host_facts, image_users
+from labfleet_runtime_agent.adapters import archive, host_facts, image_users, kernel
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.ledger import RunningProcess
 from labfleet_runtime_agent.core import name_files
 from labfleet_runtime_agent.core import spec as oci
+from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 from labfleet_runtime_agent.core.spec import HostPart, Identity, VolumeSource
 from labfleet_runtime_agent.metrics import START_PHASE
+from labfleet_runtime_agent.service.readiness import owner
 from labfleet_runtime_agent.service.tools import Tools
 
 _NETWORK_LIMIT_S = 20.0
@@ -76,20 +79,24 @@ class Launch:
         try:
             async with TaskGroup() as tasks:
                 files = tasks.create_task(self._timed("files", self._prepare_files(base)))
-                network = tasks.create_task(self._timed("network", self._allocate(run)))
+                network = tasks.create_task(self._timed("network", self._allocate(run, base)))
                 tasks.create_task(self._timed("cgroup", self._make_cgroup()))
         except ExceptionGroup as group:  # not except*: that would wrap what is raised here
             raise _first(group) from None
         volumes, who = files.result()
         interface: InterfaceReady = network.result()
         began = time.perf_counter()
-        config = await asyncio.to_thread(self._write_bundle, base, interface, volumes, who)
-        self._note("bundle", time.perf_counter() - began)
-        began = time.perf_counter()
-        self._tools.group_lock.warm()
-        log = self._tools.ledger.log_of(record.id)
-        running = await self._tools.runtime.create(record.id, log, record.spec)
+        with joined(interface) as userns:
+            config = await asyncio.to_thread(
+                self._write_bundle, base, interface, volumes, who, userns
+            )
+            self._note("bundle", time.perf_counter() - began)
+            began = time.perf_counter()
+            self._tools.group_lock.warm()
+            log = self._tools.ledger.log_of(record.id)
+            running = await self._tools.runtime.create(record.id, log, record.spec)
         self._note("create", time.perf_counter() - began)
+        check_ids(running.pid, base)
         self._tools.runtime.learn_filter(record.id, config)
         began = time.perf_counter()
         await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
@@ -162,8 +169,8 @@ class Launch:
                 tasks.create_task(produce())
                 await archive.write(here, archive.Target("/"), chunks.get)
 
-    async def _allocate(self, run: int) -> InterfaceReady:
-        return await self._ask_network(ALLOCATE_INTERFACE, run)
+    async def _allocate(self, run: int, base: int) -> InterfaceReady:
+        return await self._ask_network(ALLOCATE_INTERFACE, run, owner(base))
 
     async def rewire(self, run: int, old: Sequence[Endpoint]) -> InterfaceReady:
         """Make the interfaces of the current run equal to the record's networks; again is nothing.
@@ -188,7 +195,10 @@ class Launch:
             path.write_text(text)
 
     async def _ask_network(
-        self, kind: JobKind[AllocateInterface, InterfaceReady], run: int
+        self,
+        kind: JobKind[AllocateInterface, InterfaceReady],
+        run: int,
+        ids: UserIds | None = None,
     ) -> InterfaceReady:
         record = self._record
         spec = record.spec
@@ -225,6 +235,7 @@ class Launch:
                 networks=wishes,
                 ports=ports,
                 shares=spec.shares_network_of,
+                owner=ids,
                 sysctls={
                     name: spec.sysctls[name] for name in spec.sysctls if oci.is_of_network(name)
                 },
@@ -236,7 +247,12 @@ class Launch:
         )
 
     def _write_bundle(
-        self, base: int, interface: InterfaceReady, volumes: list[VolumeSource], who: Identity
+        self,
+        base: int,
+        interface: InterfaceReady,
+        volumes: list[VolumeSource],
+        who: Identity,
+        userns: str,
     ) -> dict[str, Any]:
         record = self._record
         self.bundle.mkdir(mode=0o711, exist_ok=True)
@@ -257,6 +273,7 @@ class Launch:
             uid_base=base,
             netns_path=interface.netns_path,
             sysfs_path=interface.sysfs_path,
+            userns_path=userns,
             files=files,
             volumes=tuple(volumes),
             hard_nofile=host_facts.hard_nofile(),
@@ -287,6 +304,31 @@ class Launch:
             tools.log.warning("interface.left", container=record.id, error=exc.message)
         await tools.files.snapshots.unmount(record.id)
         await asyncio.to_thread(tools.cgroups.remove, record.id)
+
+
+@contextlib.contextmanager
+def joined(interface: InterfaceReady) -> Iterator[str]:
+    """Path of the user namespace that owns a container's network; empty if that is another's.
+
+    Good within the block. Raises InternalError.
+    """
+    if interface.owner is None:
+        yield ""
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            userns = stack.enter_context(kernel.owner_of(interface.netns_path))
+        except OSError as exc:
+            raise InternalError(f"cannot join a network namespace: {exc}") from exc
+        yield f"/proc/{os.getpid()}/fd/{userns}"
+
+
+def check_ids(pid: int, base: int) -> None:
+    """A container's first process has the ids of its range and no others. Raises InternalError."""
+    for name in ("uid_map", "gid_map"):
+        found = Path(f"/proc/{pid}/{name}").read_text().split()
+        if found != ["0", str(base), str(IDS_PER_CONTAINER)]:
+            raise InternalError(f"the {name} of a new container is {' '.join(found)}")
 
 
 @contextlib.contextmanager
