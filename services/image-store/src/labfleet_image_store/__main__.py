@@ -11,6 +11,7 @@ from labfleet_chassis.web import serve_http
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.adapters.layers import Layers
+from labfleet_image_store.adapters.sendfile import SendFileProtocol
 from labfleet_image_store.service import departed
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.collector import Collector
@@ -86,6 +87,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
                 listeners(settings.listen),
                 chassis.stopping,
                 started,
+                protocol=SendFileProtocol,
             )
         )
         await started.wait()

@@ -7,12 +7,13 @@ import asyncio
 import json
 import re
 import time
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, quote
 
 from labfleet_chassis.caller import acting_for
 from labfleet_chassis.logs import Log
 from labfleet_image_store import metrics
+from labfleet_image_store.adapters import sendfile
 from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
 from labfleet_image_store.core import manifests, ranges, references
 from labfleet_image_store.service.catalogue import Catalogue
@@ -67,6 +68,7 @@ class Registry:
             visitor=None,
             receive=receive,
             send=send,
+            send_file=(scope.get("extensions") or {}).get(sendfile.EXTENSION, _never),
         )
         began = time.perf_counter()
         try:
@@ -75,6 +77,8 @@ class Registry:
             await self._refuse(request, exc)
         except LabfleetError as exc:
             await self._refuse(request, _translated(kind, exc))
+        except ConnectionError as exc:  # of a blob on its way: nobody is there to be answered
+            self._log.info("registry.left", kind=kind, error=str(exc))
         except OSError as exc:
             self._log.exception("registry.failed", kind=kind)
             await self._refuse(request, RegistryError(500, "UNKNOWN", str(exc)))
@@ -172,20 +176,23 @@ class Registry:
         await self._send_file(request, digest, first, last)
 
     async def _send_file(self, request: Request, digest: str, first: int, last: int) -> None:
-        left = last - first + 1
+        count = last - first + 1
         with self._files.path_of(digest).open("rb") as file:
-            file.seek(first)
-            while left > 0:
-                data = await asyncio.to_thread(file.read, min(_CHUNK, left))
-                if not data:
-                    raise OSError(f"blob {digest} is shorter than it was")
-                left -= len(data)
-                metrics.SENT.inc(len(data))
-                await request.send(
-                    {"type": "http.response.body", "body": data, "more_body": left > 0}
-                )
-        if last < first:
-            await request.send({"type": "http.response.body", "body": b""})
+            if count > _CHUNK and await request.send_file(file, first, count):
+                metrics.SENT.inc(count)
+            else:
+                await self._send_pieces(request, file, first, count)
+        await request.send({"type": "http.response.body", "body": b""})
+
+    async def _send_pieces(self, request: Request, file: BinaryIO, first: int, count: int) -> None:
+        file.seek(first)
+        while count > 0:
+            data = await asyncio.to_thread(file.read, min(_CHUNK, count))
+            if not data:
+                raise OSError("the blob is shorter than it was")
+            count -= len(data)
+            metrics.SENT.inc(len(data))
+            await request.send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _blob_delete(self, request: Request) -> None:
         repository, digest = self._blob(request)
@@ -384,3 +391,8 @@ def _translated(kind: str, error: LabfleetError) -> RegistryError:
             return RegistryError(507, "UNKNOWN", error.message)
         case _:
             return RegistryError(503, "UNKNOWN", error.message)
+
+
+async def _never(_file: BinaryIO, _first: int, _count: int) -> bool:
+    """A server without the extension."""
+    return False

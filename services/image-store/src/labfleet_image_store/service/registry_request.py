@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from labfleet_image_store.adapters.sendfile import SendFile
 from labfleet_image_store.service.door import Visitor
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -33,6 +34,7 @@ class Request:
     visitor: Visitor | None
     receive: Receive
     send: Send
+    send_file: SendFile
     status: int = 0
     _more: bool = True
     sent: dict[str, str] = field(default_factory=dict)
