@@ -10,6 +10,7 @@ from labfleet_proto.ids import ContainerId, HostId, NetworkId, TenantId
 from labfleet_proto.images import ImagePin
 from labfleet_proto.message import Message
 from labfleet_proto.networks import Endpoint
+from labfleet_proto.powers import HostPowers, Namespace
 from labfleet_proto.resources import Resources
 from labfleet_proto.restarts import RestartPolicy
 
@@ -235,11 +236,17 @@ class ContainerSpec(Message):
     asked_config: dict[str, JsonValue] = {}
     """Fields of the request that only inspect shows."""
     log: LogSettings = LogSettings()
+    powers: HostPowers | None = None
+    """Only operators' containers have them."""
 
     @property
     def argv(self) -> tuple[str, ...]:
         """The whole command line."""
         return self.entrypoint + self.command
+
+    def shares_with_host(self, kind: Namespace) -> bool:
+        """Whether it is in this namespace of its host."""
+        return self.powers is not None and kind in self.powers.namespaces
 
     def resources(self) -> Resources:
         """What the container takes from its host."""

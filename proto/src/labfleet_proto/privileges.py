@@ -22,7 +22,11 @@ SYSCTLS_OF_A_NAMESPACE = ("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."
 """Prefixes of settings that belong to the container's own namespaces (docker's list)."""
 
 
-def capabilities(added: Collection[str], dropped: Collection[str]) -> tuple[str, ...]:
+def capabilities(
+    added: Collection[str],
+    dropped: Collection[str],
+    grantable: frozenset[str] = GRANTABLE_CAPABILITIES,
+) -> tuple[str, ...]:
     """Return the names without `CAP_`, sorted.
 
     Added `ALL` means all that may be granted but what is dropped; else adding outdoes dropping (as docker).
@@ -36,11 +40,10 @@ def capabilities(added: Collection[str], dropped: Collection[str]) -> tuple[str,
     gone = {_plain(name) for name in dropped}
     more = {_plain(name) for name in added}
     if "ALL" in more:
-        more = ((more | GRANTABLE_CAPABILITIES) - gone) - {"ALL"}
-    for name in sorted(more - GRANTABLE_CAPABILITIES):
+        more = ((more | grantable) - gone) - {"ALL"}
+    for name in sorted(more - grantable):
         raise ForbiddenError(
-            f"HostConfig.CapAdd: {name} is not allowed; allowed are "
-            + ", ".join(sorted(GRANTABLE_CAPABILITIES))
+            f"HostConfig.CapAdd: {name} is not allowed; allowed are " + ", ".join(sorted(grantable))
         )
     held = frozenset() if "ALL" in gone else DEFAULT_CAPABILITIES
     return tuple(sorted((held - gone) | more))

@@ -51,6 +51,8 @@ class CreateExec(Message):
     height: int = 0
     width: int = 0
     """Size of the terminal, 0 for the kernel's own."""
+    is_privileged: bool = False
+    """With all capabilities; only operators ask for it."""
 
 
 class ExecRef(Message):

@@ -68,6 +68,8 @@ HOST_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "CgroupParent": paths,
     "Devices": st.lists(st.fixed_dictionaries({"PathOnHost": paths}), max_size=1),
     "DeviceCgroupRules": st.lists(st.just("c 1:3 rwm"), max_size=1),
+    "BlkioDeviceReadBps": st.lists(st.just({"Path": "/dev/vda", "Rate": 1}), max_size=1),
+    "BlkioWeightDevice": st.lists(st.just({"Path": "/dev/vda", "Weight": 10}), max_size=1),
     "Sysctls": st.dictionaries(
         st.sampled_from(["net.core.somaxconn", "kernel.panic", "vm.swappiness", "kernel.shmmax"]),
         st.just("1"),
@@ -118,6 +120,7 @@ def test_every_accepted_body_stays_within_the_envelope(fields: dict[str, Any]) -
         )
         part = HostPart(**{**HOST.__dict__, "volumes": volumes})
         _check(oci.build(spec, part, Identity(0, 0)))
+        assert spec.powers is None
         assert spec.limits.memory_bytes > 0
         assert spec.limits.pids > 0
         assert spec.limits.cpu_millis > 0

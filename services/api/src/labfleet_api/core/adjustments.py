@@ -13,7 +13,7 @@ _NO_SWAPPINESS = (
 )
 
 
-def warnings(body: CreateBody) -> list[str]:
+def warnings(body: CreateBody, *, is_operator: bool = False) -> list[str]:
     """Sentences for the client, in docker's words where docker has them."""
     host = body.HostConfig or HostConfigBody()
     said = (
@@ -34,12 +34,16 @@ def warnings(body: CreateBody) -> list[str]:
             "Specifying a kernel memory limit is deprecated and will be removed in a future release.",
         ),
         (
-            bool(host.MaskedPaths) or bool(host.ReadonlyPaths),
+            not is_operator and bool(host.MaskedPaths or host.ReadonlyPaths),
             "MaskedPaths and ReadonlyPaths are added to the fleet's own, which stay.",
         ),
         (
             bool(host.Annotations),
             "Annotations are kept and have no effect.",
+        ),
+        (
+            host.NetworkMode == "host" and bool(host.PortBindings),
+            "Published ports are discarded when using host network mode",
         ),
     )
     return [sentence for is_so, sentence in said if is_so]

@@ -72,7 +72,7 @@ def checked_mac(text: str) -> str | None:
     return plain
 
 
-def wanted_networks(body: CreateBody) -> dict[str, EndpointWish]:
+def wanted_networks(body: CreateBody, *, is_operator: bool = False) -> dict[str, EndpointWish]:
     """Names of the networks to join, first the one of the mode, with the wishes for each.
 
     The empty name means the tenant's default network, which who names only others does not join
@@ -81,6 +81,8 @@ def wanted_networks(body: CreateBody) -> dict[str, EndpointWish]:
     host = body.HostConfig or HostConfigBody()
     mode = host.NetworkMode
     endpoints = (body.NetworkingConfig.EndpointsConfig if body.NetworkingConfig else None) or {}
+    if mode == "host" and is_operator:
+        return {}
     if mode == "host" or mode.startswith("ns:"):
         raise ForbiddenError(f"HostConfig.NetworkMode: {mode}: the host's are never shared")
     if mode == "none" or mode.startswith(CONTAINER_MODE) or body.NetworkDisabled:

@@ -12,6 +12,7 @@ from labfleet_api.core import (
     names_inside,
     policies,
     ports,
+    powers,
     process,
     refusals,
     security,
@@ -45,7 +46,9 @@ def specification(  # noqa: PLR0913 - the request, and what is known beside it
     Raises InvalidRequestError, ForbiddenError or NotImplementedYetError, naming field and rule.
     """
     host = body.HostConfig or HostConfigBody()
-    refuse(body, host)
+    refuse(body, host, is_operator=is_operator)
+    more = powers.powers(host) if is_operator else None
+    is_on_host = more is not None and "network" in more.namespaces
     bound = host_binds.host_binds(host, is_operator=is_operator)
     entrypoint, command = process.command(body, image)
     exposed = ports.exposed((*image.exposed_ports, *(body.ExposedPorts or {})))
@@ -55,7 +58,7 @@ def specification(  # noqa: PLR0913 - the request, and what is known beside it
         env=process.environment(image.env, body.Env or ()),
         working_dir=process.working_dir(body.WorkingDir or image.working_dir or "/"),
         user=body.User or image.user,
-        hostname=process.hostname(body.Hostname) or container[:12],
+        hostname=process.hostname(body.Hostname) or ("" if is_on_host else container[:12]),
         domainname=process.domainname(body.Domainname),
         labels={**dict(image.labels), **(body.Labels or {})},
         is_tty=body.Tty,
@@ -65,7 +68,7 @@ def specification(  # noqa: PLR0913 - the request, and what is known beside it
         stop_signal=_stop_signal(body.StopSignal or image.stop_signal or "SIGTERM"),
         stop_timeout_s=_stop_timeout(body.StopTimeout),
         limits=limits.limits(host),
-        ports=ports.bindings(host, exposed),
+        ports=() if is_on_host else ports.bindings(host, exposed),
         exposed_ports=tuple(exposed),
         mounts=mounts.volumes(body, host, image.volumes, new_volume, inherited, bound),
         host_binds=bound,
@@ -77,7 +80,9 @@ def specification(  # noqa: PLR0913 - the request, and what is known beside it
         healthcheck=policies.health_check(body.Healthcheck, image.health, image.shell),
         is_rootfs_read_only=host.ReadonlyRootfs,
         with_init=bool(host.Init),
-        no_new_privileges=security.no_new_privileges(host.SecurityOpt or ()),
+        no_new_privileges=security.no_new_privileges(
+            host.SecurityOpt or (), is_operator=is_operator
+        ),
         cap_add=_capabilities(host.CapAdd),
         cap_drop=_capabilities(host.CapDrop),
         extra_hosts=names_inside.extra_hosts(host.ExtraHosts or ()),
@@ -88,20 +93,24 @@ def specification(  # noqa: PLR0913 - the request, and what is known beside it
         group_add=tuple(host.GroupAdd or ()),
         ulimits=ulimits.ulimits(host.Ulimits or ()),
         oom_score_adj=host.OomScoreAdj,
-        hidden_paths=security.hidden_paths(host),
-        read_only_paths=security.read_only_paths(host),
+        hidden_paths=() if is_operator else security.hidden_paths(host),
+        read_only_paths=() if is_operator else security.read_only_paths(host),
+        powers=more,
         asked_host_config=_said(body, only=("Runtime",)) | _said(host),
         asked_config=_said(body, only=_SHOWN),
         log=log_config.settings(host.LogConfig),
     )
 
 
-def refuse(body: CreateBody, host: HostConfigBody) -> None:
+def refuse(body: CreateBody, host: HostConfigBody, *, is_operator: bool = False) -> None:
     """Raise for what may not be, or cannot be yet."""
-    refusals.refuse_forbidden(host)
-    security.no_new_privileges(host.SecurityOpt or ())
-    security.hidden_paths(host)
-    security.read_only_paths(host)
+    refusals.refuse_forbidden(host, is_operator=is_operator)
+    security.no_new_privileges(host.SecurityOpt or (), is_operator=is_operator)
+    if is_operator and body.Hostname and host.UTSMode == "host":
+        raise InvalidRequestError("conflicting options: hostname and the UTS mode")
+    if not is_operator:
+        security.hidden_paths(host)
+        security.read_only_paths(host)
     refusals.refuse_absent(host)
     refusals.check_runtime(body.Runtime)
     body.refuse_unserved()

@@ -8,7 +8,7 @@ from labfleet_api.core.mount_targets import checked_target
 from labfleet_proto.containers import HostBind
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError
 
-_PRIVATE = ("private", "rprivate", "slave", "rslave")
+_PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 _PLAIN = ("ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", "")
 
 
@@ -85,10 +85,8 @@ def _absolute(source: str, text: str) -> str:
 def _propagation(options: Sequence[str], text: str) -> str:
     chosen = "rprivate"
     for option in options:
-        if option in _PRIVATE:
+        if option in _PROPAGATIONS:
             chosen = option
-        elif option in ("shared", "rshared"):
-            raise ForbiddenError(f"propagation {option}: mounts of a container stay its own")
         elif option not in _PLAIN:
             raise InvalidRequestError(f"invalid mode: {text}")
     return chosen

@@ -63,8 +63,9 @@ def endpoints(record: ContainerRecord, seen: Observation | None) -> dict[str, Js
             "GlobalIPv6PrefixLen": 0,
             "DNSNames": list(dict.fromkeys(names)),
         }
-    if not record.spec.networks and record.spec.network_mode == "none":
-        found["none"] = {"NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": ""}
+    mode = record.spec.network_mode
+    if not record.spec.networks and mode in ("none", "host"):
+        found[mode] = {"NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": ""}
     return found
 
 

@@ -1,5 +1,7 @@
 """What no tenant may ask for, and what no host of a fleet has; each refusal names field and rule."""
 
+from collections.abc import Iterator
+
 from labfleet_api.core.host_config import HostConfigBody
 from labfleet_proto import privileges
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError
@@ -21,27 +23,25 @@ _MODES = (
 _RUNTIMES = ("", "crun", "runc", "io.containerd.runc.v2")
 
 
-def refuse_forbidden(host: HostConfigBody) -> None:
-    """Raise ForbiddenError, or InvalidRequestError for what means nothing."""
+def refuse_forbidden(host: HostConfigBody, *, is_operator: bool = False) -> None:
+    """Raise ForbiddenError, or InvalidRequestError for what means nothing.
+
+    What only operators may ask for is read by `powers`.
+    """
     rules = (
-        ("Privileged", host.Privileged, "privileged containers are not allowed"),
-        ("Devices", host.Devices, "raw devices are not allowed"),
-        ("DeviceCgroupRules", host.DeviceCgroupRules, "raw devices are not allowed"),
         ("CgroupParent", host.CgroupParent, "the cgroup is chosen by the host"),
         ("Cgroup", host.Cgroup, "namespaces are never shared"),
-        ("OomScoreAdj", -1000 <= host.OomScoreAdj < 0, "the score may not be lowered"),
         ("CpuRealtimePeriod", host.CpuRealtimePeriod, "there is no real-time scheduling"),
         ("CpuRealtimeRuntime", host.CpuRealtimeRuntime, "there is no real-time scheduling"),
-        *(
-            (name, getattr(host, name), "the disks of a host are not a tenant's to name")
-            for name in _BLKIO_DEVICES
-        ),
+        *(() if is_operator else _of_operators(host)),
     )
     for field, is_set, rule in rules:
         if is_set:
             raise ForbiddenError(f"HostConfig.{field}: {rule}")
     for field, word, allowed in _MODES:
-        _refuse_mode(field, word, str(getattr(host, field)), allowed)
+        mode = str(getattr(host, field))
+        if not (is_operator and mode == "host"):
+            _refuse_mode(field, word, mode, allowed)
     for name in host.Annotations or {}:
         if not name:
             raise InvalidRequestError(
@@ -49,8 +49,19 @@ def refuse_forbidden(host: HostConfigBody) -> None:
             )
         if name.startswith("run.oci."):
             raise ForbiddenError(f"HostConfig.Annotations: {name}: the runtime takes no orders")
-    privileges.capabilities(host.CapAdd or (), host.CapDrop or ())
-    privileges.check_sysctls(host.Sysctls or ())
+    if not is_operator:
+        privileges.capabilities(host.CapAdd or (), host.CapDrop or ())
+        privileges.check_sysctls(host.Sysctls or ())
+
+
+def _of_operators(host: HostConfigBody) -> Iterator[tuple[str, object, str]]:
+    """Field, whether it is set, and the rule."""
+    yield "Privileged", host.Privileged, "privileged containers are not allowed"
+    yield "Devices", host.Devices, "raw devices are not allowed"
+    yield "DeviceCgroupRules", host.DeviceCgroupRules, "raw devices are not allowed"
+    yield "OomScoreAdj", -1000 <= host.OomScoreAdj < 0, "the score may not be lowered"
+    for name in _BLKIO_DEVICES:
+        yield name, getattr(host, name), "the disks of a host are not a tenant's to name"
 
 
 def _refuse_mode(field: str, word: str, mode: str, allowed: tuple[str, ...]) -> None:

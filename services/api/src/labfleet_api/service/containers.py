@@ -15,6 +15,7 @@ from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.http import answer, flag, number, read_body
 from labfleet_api.service.life import Life, StopWish
 from labfleet_api.service.sizes import size_of, sizes_of
+from labfleet_chassis.caller import caller_is_admin
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import ConflictError, LabfleetError
 from labfleet_proto.runtime import RESIZE, STATS, TOP, ContainerRef, Resize, Top
@@ -63,7 +64,8 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
         body = await read_body(request, CreateBody)
         platform = request.query_params.get("platform", "")
         record = await life.create(body, request.query_params.get("name", ""), platform)
-        return answer({"Id": record.id, "Warnings": warnings(body)}, 201)
+        said = warnings(body, is_operator=caller_is_admin())
+        return answer({"Id": record.id, "Warnings": said}, 201)
 
     @routes.get("/containers/{text}/json")
     async def inspect(text: str, request: Request) -> Response:

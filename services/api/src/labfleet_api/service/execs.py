@@ -12,6 +12,7 @@ from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, number, read_body, version_of
 from labfleet_api.service.reaching import Reaching
 from labfleet_api.service.relays import hijacked
+from labfleet_chassis.caller import caller_is_admin
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import (
     ForbiddenError,
@@ -50,7 +51,7 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         record = fleet.find(text)
         body = await read_body(request, ExecBody)
         body.refuse_unserved()
-        if body.Privileged:
+        if body.Privileged and not caller_is_admin():
             raise ForbiddenError("Privileged: privileged execs are not allowed")
         if not body.Cmd:
             raise InvalidRequestError("No exec command specified")
@@ -72,6 +73,7 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
             detach_keys=keys.hex(),
             height=height,
             width=width,
+            is_privileged=body.Privileged,
         )
         await fleet.ask(CREATE_EXEC, wish, record)
         words = f"exec_create: {' '.join(body.Cmd)}"
@@ -125,7 +127,7 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
                     "tty": spec.is_tty,
                     "entrypoint": spec.argv[0],
                     "arguments": list(spec.argv[1:]),
-                    "privileged": False,
+                    "privileged": spec.is_privileged,
                     "user": spec.user,
                 },
                 "OpenStdin": spec.attach_stdin,

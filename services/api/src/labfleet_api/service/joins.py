@@ -125,7 +125,7 @@ def _refuse_fixed(record: ContainerRecord) -> None:
             "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )
-    if mode.startswith("container:"):
+    if mode == "host" or mode.startswith("container:"):
         raise ForbiddenError(
             "container sharing network namespace with another container or host cannot be "
             "connected to any other network"

@@ -11,6 +11,7 @@ from labfleet_api.core import create as translate
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.image_defaults import image_defaults
 from labfleet_api.core.platforms import check_platform
+from labfleet_api.core.powers import with_host_network
 from labfleet_api.core.status import is_live, state_of
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
@@ -87,7 +88,9 @@ class Life:
             subject=body.Image,
         )
         check_platform(platform, body.Image, image.config)
-        joined = await self._networks.attachments(attachments.wanted_networks(body))
+        is_operator = caller_is_admin()
+        wanted = attachments.wanted_networks(body, is_operator=is_operator)
+        joined = await self._networks.attachments(wanted)
         spec = translate.specification(
             container,
             body,
@@ -95,7 +98,7 @@ class Life:
             joined,
             new_volume=lambda: secrets.token_hex(32),
             inherited=self._inherited(body),
-            is_operator=caller_is_admin(),
+            is_operator=is_operator,
         )
         constraints = translate.constraints(spec.labels)
         shared = attachments.shared_with(body)
@@ -139,12 +142,14 @@ class Life:
             other = self._fleet.find(text)
         except NotFoundError as exc:
             raise InvalidRequestError(exc.message) from exc
-        changed = {
+        changed: dict[str, object] = {
             "network_mode": f"container:{other.id}",
             "shares_network_of": other.spec.shares_network_of or other.id,
             "hostname": other.spec.hostname,
             "domainname": other.spec.domainname,
         }
+        if other.spec.shares_with_host("network"):
+            changed |= {"shares_network_of": None, "powers": with_host_network(spec.powers)}
         return spec.model_copy(update=changed), other.assignment.host
 
     def _linked(self, body: CreateBody) -> list[tuple[str, ContainerRecord]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from labfleet_runtime_agent.adapters.cgroup_files import (
     write,
     write_if_there,
 )
+from labfleet_runtime_agent.core import power
+from labfleet_runtime_agent.core.power import Throttle
 
+_OPEN = ".open"
 _V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio")
 
 _DEVICES = (
@@ -57,7 +61,13 @@ class CgroupV1:
     feature: str = "cgroup-v1"
 
     def _path(self, controller: str, name: str) -> Path:
+        if controller == "devices" and (found := self._open_group(name)).is_dir():
+            return found
         return self.root / controller / self.parent / name
+
+    def _open_group(self, name: str) -> Path:
+        """In the devices' hierarchy: nobody has more than its parent, so who has more has another parent."""
+        return self.root / "devices" / f"{self.parent}{_OPEN}" / name
 
     @functools.cached_property
     def _controllers(self) -> list[str]:
@@ -78,6 +88,29 @@ class CgroupV1:
             elif controller == "devices":
                 _confine_devices(path)
         self.set_limits(name, limits)
+
+    def allow_devices(self, name: str, rules: Sequence[str]) -> None:
+        """Move the group, still empty, below a parent that allows everything."""
+        group = self._open_group(name)
+        if group.is_dir() or "devices" not in self._controllers:
+            return
+        remove_dir(self._path("devices", name))
+        group.mkdir(parents=True)
+        if power.EVERYTHING not in rules:
+            _confine_devices(group)
+            for rule in rules:
+                write(group / "devices.allow", rule)
+
+    def throttle(self, name: str, throttles: Sequence[Throttle]) -> None:
+        """Files of the throttling layer, and the scheduler's weights where the kernel has them."""
+        group = self._path("blkio", name)
+        for each in throttles:
+            value = f"{each.major}:{each.minor} {each.wish.value}"
+            if each.wish.kind == "weight":
+                for file in ("blkio.weight_device", "blkio.bfq.weight_device"):
+                    write_if_there(group / file, value)
+            else:
+                write(group / f"blkio.throttle.{each.wish.kind}_device", value)
 
     def set_limits(self, name: str, limits: Limits) -> None:
         """Set all limits anew. Raises InternalError naming the file that refused."""
@@ -230,4 +263,5 @@ class CgroupV1:
         found: set[str] = set()
         for controller in self._controllers:
             found |= child_names(self.root / controller / self.parent)
+        found |= child_names(self.root / "devices" / f"{self.parent}{_OPEN}")
         return found

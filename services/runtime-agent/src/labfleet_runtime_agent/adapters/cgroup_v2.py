@@ -1,6 +1,7 @@
 """Control groups of version 2: the unified hierarchy."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from labfleet_runtime_agent.adapters.cgroup_files import (
     write,
     write_if_there,
 )
+from labfleet_runtime_agent.core.power import Throttle
 
 _V2_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+_IO_MAX = {"read_bps": "rbps", "write_bps": "wbps", "read_iops": "riops", "write_iops": "wiops"}
 
 
 def _pass_down(group: Path) -> None:
@@ -48,6 +51,19 @@ class CgroupV2:
         for above in reversed(path.relative_to(self.root).parents):
             _pass_down(self.root / above)
         self.set_limits(name, limits)
+
+    def allow_devices(self, name: str, rules: Sequence[str]) -> None:
+        """Nothing to do: this hierarchy has no list of devices, capabilities keep them away."""
+
+    def throttle(self, name: str, throttles: Sequence[Throttle]) -> None:
+        """Files `io.max` and `io.weight`."""
+        for each in throttles:
+            device, value = f"{each.major}:{each.minor}", each.wish.value
+            if each.wish.kind == "weight":
+                weight = 1 + (value - 10) * 9999 // 990
+                write_if_there(self._path(name) / "io.weight", f"{device} {weight}")
+            else:
+                write(self._path(name) / "io.max", f"{device} {_IO_MAX[each.wish.kind]}={value}")
 
     def set_limits(self, name: str, limits: Limits) -> None:
         """Set all limits anew. Raises InternalError naming the file that refused."""

@@ -4,6 +4,7 @@ crun is told to leave cgroups alone (`--cgroup-manager=disabled`): the agent mak
 the container's init into it before it runs, and removes it after the end.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from labfleet_proto.containers import Limits
 from labfleet_proto.runtime import ContainerStats
 from labfleet_runtime_agent.adapters.cgroup_v1 import CgroupV1
 from labfleet_runtime_agent.adapters.cgroup_v2 import CgroupV2
+from labfleet_runtime_agent.core.power import Throttle
 
 
 class Cgroups(Protocol):
@@ -22,6 +24,12 @@ class Cgroups(Protocol):
 
     def make(self, name: str, limits: Limits) -> None:
         """Make the group with its limits; existing limits are set anew."""
+
+    def allow_devices(self, name: str, rules: Sequence[str]) -> None:
+        """Allow more devices than containers have; `a *:* rwm` allows all."""
+
+    def throttle(self, name: str, throttles: Sequence[Throttle]) -> None:
+        """Limit what the group does with single disks. Raises InternalError naming what refused."""
 
     def enter_files(self, name: str) -> list[Path]:
         """Files into which a process writes its pid (or 0) to enter."""

@@ -73,15 +73,16 @@ class Runtime:
         crun compiles the seccomp document at each start, unless it is handed the filter that an
         earlier start with the same document has left (ADR 0009).
         """
-        compiled = self._filters.get(json.dumps(config["linux"]["seccomp"]))
+        compiled = self._filters.get(json.dumps(config["linux"].get("seccomp")))
         if compiled is not None:
             config = {**config, "annotations": {_COMPILED: compiled}}
         (self.bundle_of(container) / "config.json").write_text(json.dumps(config))
 
     def learn_filter(self, container: ContainerId, config: dict[str, Any]) -> None:
         """Keep the filter that crun has compiled for a container just created."""
-        key = json.dumps(config["linux"]["seccomp"])
-        if key not in self._filters:
+        wanted = config["linux"].get("seccomp")
+        key = json.dumps(wanted)
+        if wanted and key not in self._filters:
             with contextlib.suppress(FileNotFoundError):  # of another version of crun
                 filter_bytes = (self.root / container / "seccomp.bpf").read_bytes()
                 self._filters[key] = base64.b64encode(filter_bytes).decode()

@@ -5,7 +5,7 @@ import platform
 import resource
 from pathlib import Path
 
-from labfleet_proto.containers import RLIMITS
+from labfleet_proto.containers import RLIMITS, ContainerSpec
 from labfleet_proto.runtime import ContainerStats, InterfaceCounters
 
 
@@ -36,6 +36,16 @@ def hard_limits() -> dict[str, int]:
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if number is not None:
             found[name] = resource.getrlimit(number)[1]
+    return found
+
+
+def name_files(spec: ContainerSpec) -> dict[str, str]:
+    """Texts of the files of names for a container in the host's own network, as docker has them."""
+    extra = (entry.partition(":") for entry in spec.extra_hosts)
+    lines = "".join(f"{address}\t{name}\n" for name, _, address in extra)
+    found = {"/etc/hosts": Path("/etc/hosts").read_text() + lines}
+    if not (spec.dns or spec.dns_search or spec.dns_options):
+        found["/etc/resolv.conf"] = Path("/etc/resolv.conf").read_text()
     return found
 
 

@@ -188,6 +188,21 @@ def owner_of(namespace: str) -> Iterator[int]:
         os.close(owner)
 
 
+def mount_of(path: Path) -> tuple[str, bool, bool]:
+    """Mount point that a path is on, and whether it is shared and whether it is a slave."""
+    best = ("/", False, False)
+    real = f"{path.resolve()}/"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        target, tags = words[4].replace("\\040", " "), words[6 : words.index("-")]
+        if real.startswith(f"{target.rstrip('/')}/") and len(target) >= len(best[0]):
+            is_shared, is_slave = (
+                any(tag.startswith(name) for tag in tags) for name in ("shared:", "master:")
+            )
+            best = (target, is_shared, is_slave)
+    return best
+
+
 def mounted_below(directory: Path) -> list[Path]:
     """Mount points at or below `directory`, deepest last."""
     prefix = f"{directory}/"

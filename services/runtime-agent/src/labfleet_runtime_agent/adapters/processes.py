@@ -4,7 +4,11 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+
+_GROUP_LIMIT_S = 2.0
+_GROUP_STEP_S = 0.02
 
 
 def started_ticks(pid: int) -> int:
@@ -24,6 +28,17 @@ def boot_id() -> str:
 def is_alive(pid: int, ticks: int) -> bool:
     """Whether the process that began at `ticks` still runs under this pid."""
     return ticks != 0 and started_ticks(pid) == ticks
+
+
+async def kill_group(members: Callable[[], set[int]]) -> None:
+    """Kill all processes of a group until it has none; one that cannot die is left after two seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GROUP_LIMIT_S):
+            while pids := await asyncio.to_thread(members):
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                await asyncio.sleep(_GROUP_STEP_S)
 
 
 class ProcessHandle:

@@ -98,7 +98,7 @@ class Snapshots:
         target.mkdir(exist_ok=True)
         if os.path.ismount(target):
             return
-        tree = kernel.idmapped_clone(layer, self.userns(base))
+        tree = self._clone(layer, base)
         try:
             kernel.attach_mount(tree, target)
         finally:
@@ -170,6 +170,7 @@ class Snapshots:
             source = Path(bind.source)
             if bind.is_made and not source.exists():
                 source.mkdir(parents=True)
+            _require_passing(bind)
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 target.mkdir(exist_ok=True)
@@ -194,9 +195,15 @@ class Snapshots:
         except OSError as exc:
             raise InternalError(f"cannot mount {bind.source}: {exc}") from exc
 
+    def _clone(self, source: Path, base: int) -> int:
+        """A mount with a container's ids; those of who has the host's are as they are stored."""
+        return (
+            kernel.idmapped_clone(source, self.userns(base)) if base else kernel.clone_mount(source)
+        )
+
     def _with_ids(self, source: Path, base: int) -> int:
         try:
-            return kernel.idmapped_clone(source, self.userns(base))
+            return self._clone(source, base)
         except OSError as exc:
             if exc.errno != errno.EINVAL:
                 raise
@@ -216,3 +223,19 @@ class Snapshots:
         for fd in self._userns.values():
             os.close(fd)
         self._userns.clear()
+
+
+def _require_passing(bind: HostBind) -> None:
+    """Raise InternalError in docker's words for a mount through which none can pass."""
+    way = bind.propagation.removeprefix("r")
+    if way == "private" or not Path(bind.source).exists():
+        return
+    point, is_shared, is_slave = kernel.mount_of(Path(bind.source))
+    if way == "shared" and not is_shared:
+        raise InternalError(
+            f"path {bind.source} is mounted on {point} but it is not a shared mount"
+        )
+    if way == "slave" and not (is_shared or is_slave):
+        raise InternalError(
+            f"path {bind.source} is mounted on {point} but it is not a shared or slave mount"
+        )

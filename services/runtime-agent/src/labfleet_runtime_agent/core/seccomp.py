@@ -7,6 +7,7 @@ student's container has, so they are not in the list at all; clone3 answers ENOS
 does, so that the C library falls back to clone, whose flags can be checked.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 _EPERM = 1
@@ -52,6 +53,25 @@ _PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
 """Linux, ADDR_COMPAT_LAYOUT-like bits that moby allows, and the query."""
 
 
+_BY_CAPABILITY = {
+    "BPF": "bpf",
+    "DAC_READ_SEARCH": "open_by_handle_at",
+    "PERFMON": "perf_event_open",
+    "SYSLOG": "syslog",
+    "SYS_ADMIN": "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount "
+    "mount_setattr move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname "
+    "setns syslog umount2 unshare",
+    "SYS_BOOT": "reboot",
+    "SYS_MODULE": "delete_module finit_module init_module",
+    "SYS_NICE": "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
+    "SYS_PACCT": "acct",
+    "SYS_RAWIO": "ioperm iopl",
+    "SYS_TIME": "clock_settime settimeofday",
+    "SYS_TTY_CONFIG": "vhangup",
+}
+"""What moby's profile allows to who has a capability that no student has."""
+
+
 def _allow(names: list[str], *args: dict[str, Any]) -> dict[str, Any]:
     rule: dict[str, Any] = {"names": names, "action": "SCMP_ACT_ALLOW"}
     if args:
@@ -63,11 +83,12 @@ def _equals(index: int, value: int) -> dict[str, Any]:
     return {"index": index, "value": value, "op": "SCMP_CMP_EQ"}
 
 
-def profile(*, with_ptrace: bool = False) -> dict[str, Any]:
+def profile(*, with_ptrace: bool = False, beyond: Collection[str] = ()) -> dict[str, Any]:
     """Return the `linux.seccomp` object of the OCI runtime-spec.
 
     Args:
         with_ptrace: CAP_SYS_PTRACE was granted by a teacher: debuggers may run.
+        beyond: Capabilities, without `CAP_`, of an operator's container that no other can have.
     """
     rules = [
         _allow(sorted(_ALLOWED)),
@@ -75,8 +96,12 @@ def profile(*, with_ptrace: bool = False) -> dict[str, Any]:
             ["clone"],
             {"index": 0, "value": _NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"},
         ),
-        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
     ]
+    if "SYS_ADMIN" not in beyond:
+        rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
+    more = {name for each in beyond for name in _BY_CAPABILITY.get(each, "").split()}
+    if beyond:
+        rules.append(_allow(sorted(more | {"socket"})))
     rules += [
         _allow(["socket"], _equals(0, family))
         for family in (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)

@@ -1,17 +1,19 @@
 """The OCI runtime-spec of a student's container, in one pure function (`runtime.md`)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from labfleet_proto import privileges
 from labfleet_proto.containers import ContainerSpec
 from labfleet_proto.errors import InvalidRequestError
-from labfleet_runtime_agent.core import seccomp
+from labfleet_proto.powers import Namespace
+from labfleet_runtime_agent.core import power
 from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
+from labfleet_runtime_agent.core.power import HostPower
 
 _NO_LIMIT = (1 << 64) - 1
 """RLIM_INFINITY."""
+_GROUPS = "/sys/fs/cgroup"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MASKED_PATHS = (
@@ -74,6 +76,7 @@ class HostPart:
     """The user namespace to join, which maps the same ids; empty: a new one."""
     init_path: str = ""
     """Program bound at /sbin/docker-init with `--init`; empty if the host has none."""
+    power: HostPower = field(default_factory=HostPower)
 
 
 def build(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any]:
@@ -85,35 +88,61 @@ def build(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any]:
     """
     if not spec.argv:
         raise InvalidRequestError("No command specified")
-    return {
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(spec, host),
+        "sysctl": _sysctls(spec),
+        "maskedPaths": power.masked(spec, MASKED_PATHS),
+        "readonlyPaths": power.read_only(spec, READONLY_PATHS),
+    }
+    if not spec.shares_with_host("user"):
+        linux |= {
+            "uidMappings": [_mapping(host.uid_base)],
+            "gidMappings": [_mapping(host.uid_base)],
+        }
+    calls = power.filter_of(spec, capabilities(spec, host.power), host.power)
+    if calls is not None:
+        linux["seccomp"] = calls
+    if host.power.devices:
+        linux["devices"] = power.devices(host.power)
+    ways = {volume.propagation.removeprefix("r") for volume in host.volumes}
+    if ways & {"shared", "slave"}:  # else nothing passes through the root
+        linux["rootfsPropagation"] = "rshared" if "shared" in ways else "rslave"
+    document = {
         "ociVersion": "1.0.2",
         "process": process(spec, host, who),
         "root": {"path": host.rootfs, "readonly": spec.is_rootfs_read_only},
         "hostname": spec.hostname,
         "mounts": _mounts(spec, host),
-        "linux": {
-            "namespaces": [
-                *({"type": kind} for kind in ("pid", "ipc", "uts", "mount")),
-                {"type": "user", **({"path": host.userns_path} if host.userns_path else {})},
-                {"type": "cgroup"},
-                {"type": "network", "path": host.netns_path},
-            ],
-            "uidMappings": [_mapping(host.uid_base)],
-            "gidMappings": [_mapping(host.uid_base)],
-            "sysctl": _sysctls(spec),
-            "seccomp": seccomp.profile(with_ptrace="SYS_PTRACE" in capabilities(spec)),
-            "maskedPaths": _united(MASKED_PATHS, spec.hidden_paths),
-            "readonlyPaths": _united(READONLY_PATHS, spec.read_only_paths),
-        },
+        "linux": linux,
     }
+    if spec.shares_with_host("uts"):
+        del document["hostname"]
+    return document
 
 
-def process(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any]:
+def _namespaces(spec: ContainerSpec, host: HostPart) -> list[dict[str, str]]:
+    before: tuple[Namespace, ...] = ("pid", "ipc", "uts")
+    after: tuple[Namespace, ...] = ("user", "cgroup")
+    own = [kind for kind in before if not spec.shares_with_host(kind)]
+    more = [kind for kind in after if not spec.shares_with_host(kind)]
+    joined = {"user": host.userns_path}
+    found: list[dict[str, str]] = [{"type": kind} for kind in (*own, "mount")]
+    found += [
+        {"type": kind, **({"path": joined[kind]} if joined.get(kind) else {})} for kind in more
+    ]
+    if not spec.shares_with_host("network"):
+        found.append({"type": "network", "path": host.netns_path})
+    return found
+
+
+def process(
+    spec: ContainerSpec, host: HostPart, who: Identity, *, is_privileged: bool = False
+) -> dict[str, Any]:
     """Return the `process` object: of the container itself, and the model for execs."""
     argv = list(spec.argv)
     if spec.with_init and host.init_path:
         argv = ["/sbin/docker-init", "--", *argv]
-    held = [f"CAP_{name}" for name in capabilities(spec)]
+    held = [f"CAP_{name}" for name in capabilities(spec, host.power, is_privileged=is_privileged)]
     effective = held if who.uid == 0 else []
     found = {
         "terminal": spec.is_tty,
@@ -125,13 +154,9 @@ def process(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any
         "rlimits": _rlimits(spec, host),
         "noNewPrivileges": spec.no_new_privileges,
     }
-    if spec.oom_score_adj > 0:
-        found["oomScoreAdj"] = spec.oom_score_adj
+    if spec.oom_score_adj:
+        found["oomScoreAdj"] = max(spec.oom_score_adj, host.power.least_oom_score_adj)
     return found
-
-
-def _united(own: Sequence[str], added: Sequence[str]) -> list[str]:
-    return [*own, *(path for path in added if path not in own)]
 
 
 def _rlimits(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
@@ -161,9 +186,7 @@ def _within(value: int, most: int) -> int:
     return most if value < 0 else min(value, most)
 
 
-def capabilities(spec: ContainerSpec) -> tuple[str, ...]:
-    """Return the names without `CAP_`, sorted. Raises ForbiddenError outside the allow-list."""
-    return privileges.capabilities(spec.cap_add, spec.cap_drop)
+capabilities = power.capabilities
 
 
 def environment(spec: ContainerSpec, who: Identity) -> list[str]:
@@ -213,7 +236,8 @@ def _mapping(base: int) -> dict[str, int]:
 
 def _sysctls(spec: ContainerSpec) -> dict[str, str]:
     """The network's own are set by the network service: its namespace belongs to the host."""
-    privileges.check_sysctls(spec.sysctls)
+    if spec.powers is None:
+        privileges.check_sysctls(spec.sysctls)
     return {name: value for name, value in spec.sysctls.items() if not is_of_network(name)}
 
 
@@ -237,24 +261,15 @@ def _bind(target: str, source: str, *, is_read_only: bool) -> dict[str, Any]:
 
 
 def _mounts(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
-    mounts = [
-        _mount("/proc", "proc", "nosuid,noexec,nodev"),
-        _mount("/dev", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
-        _mount("/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
-        _mount("/dev/shm", "tmpfs", f"nosuid,noexec,nodev,mode=1777,size={spec.limits.shm_bytes}"),  # noqa: S108
-        _mount("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"),
+    is_open = power.is_open(spec)
+    wished = [
+        _mount(target, "tmpfs", _tmpfs(given, is_open)) for target, given in spec.tmpfs.items()
     ]
-    if host.sysfs_path:
-        mounts.append(
-            _mount("/sys", "bind", "rbind,rprivate,ro,nosuid,noexec,nodev", host.sysfs_path)
-        )
-    else:
-        mounts.append(_mount("/sys", "tmpfs", "ro,nosuid,noexec,nodev,mode=555,size=0"))
-    mounts += [_mount(target, "tmpfs", _tmpfs(given)) for target, given in spec.tmpfs.items()]
-    mounts += [
-        _mount(volume.target, "bind", _volume_options(volume), volume.source)
+    wished += [
+        _mount(volume.target, "bind", _volume_options(volume, is_open), volume.source)
         for volume in host.volumes
     ]
+    mounts = _without(_own_mounts(spec, host), {each["destination"] for each in wished}) + wished
     mounts += [_bind(target, source, is_read_only=False) for target, source in host.files.items()]
     if spec.with_init and host.init_path:
         mounts.append(_bind("/sbin/docker-init", host.init_path, is_read_only=True))
@@ -264,15 +279,53 @@ def _mounts(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
     )
 
 
-def _tmpfs(given: str) -> str:
-    allowed = [
-        word
-        for word in given.split(",")
-        if word.partition("=")[0] in {"size", "mode", "uid", "gid", "ro", "rw", "exec", "noexec"}
+def _own_mounts(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
+    mounts = [
+        _mount("/proc", "proc", "nosuid,noexec,nodev"),
+        _mount("/dev", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+        _mount("/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        _mount("/dev/shm", "tmpfs", f"nosuid,noexec,nodev,mode=1777,size={spec.limits.shm_bytes}"),  # noqa: S108
+        _mount("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"),
     ]
-    return ",".join(["nosuid", "nodev", *(["noexec"] if "exec" not in allowed else []), *allowed])
+    if spec.shares_with_host("ipc"):
+        shm = _mount("/dev/shm", "bind", "rbind,rprivate,nosuid,noexec,nodev", "/dev/shm")  # noqa: S108
+        mounts[3] = shm
+    is_privileged = spec.powers is not None and spec.powers.is_privileged
+    if is_privileged or spec.shares_with_host("network"):
+        access = "rw" if is_privileged else "ro"
+        mounts.append(_mount("/sys", "sysfs", f"nosuid,noexec,nodev,{access}"))
+    elif host.sysfs_path:
+        mounts.append(
+            _mount("/sys", "bind", "rbind,rprivate,ro,nosuid,noexec,nodev", host.sysfs_path)
+        )
+    else:
+        mounts.append(_mount("/sys", "tmpfs", "ro,nosuid,noexec,nodev,mode=555,size=0"))
+    if is_privileged:
+        mounts.append(_mount(_GROUPS, "bind", "rbind,rprivate,nosuid,noexec,nodev,rw", _GROUPS))
+    return mounts
 
 
-def _volume_options(volume: VolumeSource) -> str:
+def _without(mounts: list[dict[str, Any]], taken: set[str]) -> list[dict[str, Any]]:
+    """Docker's rule: what a user mounts stands for what would be there, and /dev for all below it."""
+    has_dev = "/dev" in taken
+    return [
+        mount
+        for mount in mounts
+        if mount["destination"] not in taken
+        and not (has_dev and mount["destination"].startswith("/dev/"))
+    ]
+
+
+def _tmpfs(given: str, is_open: bool) -> str:  # noqa: FBT001
+    names = {"size", "mode", "uid", "gid", "ro", "rw", "exec", "noexec"}
+    if is_open:
+        names |= {"suid", "dev", "nosuid", "nodev"}
+    allowed = [word for word in given.split(",") if word.partition("=")[0] in names]
+    wary = [f"no{word}" for word in ("suid", "dev", "exec") if word not in allowed]
+    return ",".join([*wary, *allowed])
+
+
+def _volume_options(volume: VolumeSource, is_open: bool) -> str:  # noqa: FBT001
     access = "ro" if volume.is_read_only else "rw"
-    return f"rbind,{volume.propagation},nosuid,nodev,{access}"
+    wary = "" if is_open else "nosuid,nodev,"
+    return f"rbind,{volume.propagation},{wary}{access}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.runtime import CreateExec
-from labfleet_runtime_agent.adapters import host_facts, image_users
+from labfleet_runtime_agent.adapters import host_facts, host_power, image_users
 from labfleet_runtime_agent.adapters.processes import ProcessHandle
 from labfleet_runtime_agent.core import spec as oci
 from labfleet_runtime_agent.core.spec import HostPart
@@ -39,5 +39,6 @@ async def oci_process(
         files={},
         volumes=(),
         hard_nofile=host_facts.hard_nofile(),
+        power=host_power.own(),
     )
-    return oci.process(merged, part, who)
+    return oci.process(merged, part, who, is_privileged=asked.is_privileged)

@@ -26,10 +26,17 @@ from labfleet_proto.networks import (
     UserIds,
 )
 from labfleet_proto.volume_options import volume_kind
-from labfleet_runtime_agent.adapters import archive, host_facts, image_users, kernel
+from labfleet_runtime_agent.adapters import (
+    archive,
+    host_facts,
+    host_power,
+    image_users,
+    kernel,
+    processes,
+)
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.ledger import RunningProcess
-from labfleet_runtime_agent.core import name_files
+from labfleet_runtime_agent.core import name_files, power
 from labfleet_runtime_agent.core import spec as oci
 from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 from labfleet_runtime_agent.core.spec import HostPart, Identity, VolumeSource
@@ -96,7 +103,8 @@ class Launch:
             log = self._tools.ledger.log_of(record.id)
             running = await self._tools.runtime.create(record.id, log, record.spec)
         self._note("create", time.perf_counter() - began)
-        check_ids(running.pid, base)
+        if not record.spec.shares_with_host("user"):
+            check_ids(running.pid, base)
         self._tools.runtime.learn_filter(record.id, config)
         began = time.perf_counter()
         await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
@@ -118,6 +126,16 @@ class Launch:
 
     async def _make_cgroup(self) -> None:
         await asyncio.to_thread(self._tools.cgroups.make, self._record.id, self._record.spec.limits)
+        if self._record.spec.powers is not None:
+            await asyncio.to_thread(self._grant)
+
+    def _grant(self) -> None:
+        """Let the group have the devices of an operator's container."""
+        name, spec, cgroups = self._record.id, self._record.spec, self._tools.cgroups
+        rules = power.device_rules(spec, host_power.host_power(spec))
+        if rules:
+            cgroups.allow_devices(name, rules)
+        cgroups.throttle(name, host_power.throttles(spec))
 
     async def _prepare_files(self, base: int) -> tuple[list[VolumeSource], Identity]:
         files = self._tools.files
@@ -170,7 +188,11 @@ class Launch:
                 await archive.write(here, archive.Target("/"), chunks.get)
 
     async def _allocate(self, run: int, base: int) -> InterfaceReady:
-        return await self._ask_network(ALLOCATE_INTERFACE, run, owner(base))
+        spec = self._record.spec
+        if spec.shares_with_host("network"):
+            return InterfaceReady(netns_path="", endpoints=(), dns_servers=())
+        ids = None if spec.shares_with_host("user") else owner(base)
+        return await self._ask_network(ALLOCATE_INTERFACE, run, ids)
 
     async def rewire(self, run: int, old: Sequence[Endpoint]) -> InterfaceReady:
         """Make the interfaces of the current run equal to the record's networks; again is nothing.
@@ -261,6 +283,8 @@ class Launch:
             "/etc/hostname": f"{record.spec.hostname}\n",
             "/etc/resolv.conf": name_files.resolv_conf(record.spec, interface),
         }
+        if record.spec.shares_with_host("network"):
+            texts |= host_facts.name_files(record.spec)
         files = {}
         for target, text in texts.items():
             path = self.bundle / target.rpartition("/")[2]
@@ -279,6 +303,7 @@ class Launch:
             hard_nofile=host_facts.hard_nofile(),
             hard_limits=host_facts.hard_limits(),
             init_path=str(_INIT) if _INIT.exists() else "",
+            power=host_power.host_power(record.spec),
         )
         config = oci.build(record.spec, part, who)
         self._tools.runtime.write_config(record.id, config)
@@ -291,6 +316,8 @@ class Launch:
         """
         record, tools = self._record, self._tools
         await tools.runtime.delete(record.id)
+        if record.spec.shares_with_host("pid"):  # its end is not that of its other processes
+            await processes.kill_group(lambda: tools.cgroups.pids(record.id))
         try:
             await tools.bus.call(
                 RELEASE_INTERFACE,

@@ -144,7 +144,8 @@ class ContainerState:
     async def welcome(self) -> None:
         """Keep a record that was just heard of, with its range of ids if one is free already."""
         with contextlib.suppress(NoRoomError):
-            self._uid_slot = self._tools.files.slots.take(self.record.id)
+            if not self.record.spec.shares_with_host("user"):
+                self._uid_slot = self._tools.files.slots.take(self.record.id)
         await self.save()
 
     # -- ids
@@ -155,6 +156,8 @@ class ContainerState:
         Raises NoRoomError when the host has no range left.
         """
         slots = self._tools.files.slots
+        if self.record.spec.shares_with_host("user"):
+            return 0
         if self._uid_slot is None:
             self._uid_slot = slots.take(self.record.id)
             await self.save()

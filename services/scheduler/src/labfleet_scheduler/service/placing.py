@@ -200,6 +200,8 @@ class Placer:
     async def _store(
         self, args: PlaceContainer, spec: ContainerSpec, host: HostSnapshot, reason: str
     ) -> ContainerPlaced:
+        if not spec.hostname:  # in the network of its host, whichever that is
+            spec = spec.model_copy(update={"hostname": host.id})
         record = ContainerRecord(
             id=args.container,
             tenant=args.tenant,
