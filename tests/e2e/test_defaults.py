@@ -2,6 +2,7 @@
 
 import pytest
 from tests.farm.fleet import Fleet
+from tests.farm.tenant import Tenant
 
 
 def test_root_inside_is_nobody_outside(fleet: Fleet) -> None:
@@ -63,8 +64,14 @@ def test_refused_inside(fleet: Fleet, command: str) -> None:
         (["--cap-add", "SYS_ADMIN"], "SYS_ADMIN"),
     ],
 )
-def test_a_forbidden_flag_is_refused_by_name(fleet: Fleet, words: list[str], field: str) -> None:
-    done = fleet.docker("run", "--rm", *words, "busybox", "true", code=None)
+def test_a_forbidden_flag_is_refused_by_name(
+    fleet: Fleet,  # noqa: ARG001 - empty again afterwards
+    tenants: tuple[Tenant, Tenant],
+    words: list[str],
+    field: str,
+) -> None:
+    """To a tenant; `test_operators` has what operators may."""
+    done = tenants[0].docker("run", "--rm", *words, "busybox", "true", code=None)
     assert done.code == 125
     assert field in done.err
-    assert fleet.docker("ps", "-aq").out == ""
+    assert tenants[0].docker("ps", "-aq").out == ""
