@@ -108,10 +108,11 @@ class Fleet:
             finally:
                 client.kill()
 
-    def labfleet(self, *words: str, code: int | None = 0) -> Done:
+    def labfleet(self, *words: str, code: int | None = 0, stdin: bytes = b"") -> Done:
         """Run the operator's command line for this fleet."""
         done = subprocess.run(
             [LABFLEET, *words, "--fleet", self.plan.name],
+            input=stdin,
             capture_output=True,
             timeout=150,
             check=False,

@@ -44,3 +44,17 @@ def remember(fleet: Fleet, bucket: str, key: str, value: dict[str, Any]) -> None
         await values.put(key, json.dumps(value).encode())
 
     _with(fleet, bucket, write)
+
+
+def forget_all(fleet: Fleet, bucket: str) -> None:
+    """Delete every key."""
+
+    async def purge(values: KeyValue) -> None:
+        try:
+            keys = await values.keys()
+        except nats.js.errors.NoKeysError:
+            return
+        for key in keys:
+            await values.delete(key)
+
+    _with(fleet, bucket, purge)

@@ -8,6 +8,7 @@ import structlog
 
 from labfleet_chassis import bus as bus_module
 from labfleet_chassis import logs
+from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import SystemClock
 from labfleet_cli import fleet
 from labfleet_cli.fleet_plan import FleetPlan
@@ -22,6 +23,11 @@ _LIMIT_S = 30.0
 
 
 def with_tenancy(plan: FleetPlan, work: Callable[[Tenancy], Awaitable[R]]) -> R:
+    """Do something with tenants. Raises MachineError with the reason."""
+    return with_bus(plan, lambda bus: work(Tenancy(bus)))
+
+
+def with_bus(plan: FleetPlan, work: Callable[[Bus], Awaitable[R]]) -> R:
     """Do something in the fleet's memory. Raises MachineError with the reason."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
@@ -31,13 +37,13 @@ def with_tenancy(plan: FleetPlan, work: Callable[[Tenancy], Awaitable[R]]) -> R:
             bus_module.connect(
                 plan.nats_url,
                 plan.choices.nats_token,
-                name="labfleet-tenants",
+                name="labfleet-cli",
                 clock=SystemClock(),
                 log=logs.get("cli"),
             ) as bus,
         ):
             try:
-                return await work(Tenancy(bus))
+                return await work(bus)
             except LabfleetError as exc:
                 return exc  # raised here it would come out wrapped in groups
 

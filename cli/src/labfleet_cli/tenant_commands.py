@@ -12,6 +12,7 @@ from labfleet_cli.fleet_plan import DEFAULT_FLEET
 from labfleet_cli.machine import MachineError
 from labfleet_cli.memory import with_tenancy
 from labfleet_cli.options import FleetName, require_plan
+from labfleet_cli.tables import show
 from labfleet_cli.tenancy import Tenancy, duration
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.ids import TenantId
@@ -64,7 +65,7 @@ def tenant_ls(name: FleetName = DEFAULT_FLEET) -> None:
             found.append((each.id, state, *counts, _when(each.created_at_ns)))
         return found
 
-    _show(
+    show(
         ("TENANT", "STATE", "CONTAINERS", "VOLUMES", "TOKENS", "CREATED"),
         with_tenancy(require_plan(name), rows),
     )
@@ -121,7 +122,7 @@ def tenant_certs(
 ) -> None:
     """List client certificates."""
     found = with_tenancy(require_plan(name), lambda tenancy: tenancy.certificates(tenant))
-    _show(
+    show(
         ("FINGERPRINT", "TENANT", "SCOPES", "CREATED", "EXPIRES"),
         [(each.fingerprint[:16], *_columns(each)) for each in found],
     )
@@ -160,7 +161,7 @@ def token_ls(
 ) -> None:
     """List tokens, without their secrets."""
     found = with_tenancy(require_plan(name), lambda tenancy: tenancy.tokens(tenant))
-    _show(
+    show(
         ("ID", "TENANT", "SCOPES", "CREATED", "EXPIRES", "NOTE"),
         [(each.id, *_columns(each), each.note) for each in found],
     )
@@ -185,13 +186,3 @@ def _parsed(text: str) -> timedelta:
 def _columns(record: TokenRecord | CertificateRecord) -> tuple[str, ...]:
     created, expires = _when(record.created_at_ns), _when(record.expires_at_ns)
     return record.tenant, ",".join(record.scopes), created, expires
-
-
-def _show(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print columns, never cut: other programs read them."""
-    table = [titles, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
-    for row in table:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )

@@ -12,6 +12,7 @@ from labfleet_proto.images import ManifestRecord, TagRecord
 from labfleet_proto.message import Message
 from labfleet_proto.networks import AddressRecord, NetworkNameRecord, NetworkRecord, SubnetClaim
 from labfleet_proto.tenants import CertificateRecord, TenantRecord, TokenRecord
+from labfleet_proto.upstreams import UpstreamRecord
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 M = TypeVar("M", bound=Message)
@@ -42,6 +43,7 @@ MANIFESTS = BucketDef("manifests", ManifestRecord)
 TENANTS = BucketDef("tenants", TenantRecord)
 TOKENS = BucketDef("tokens", TokenRecord)
 CERTIFICATES = BucketDef("certificates", CertificateRecord)
+UPSTREAMS = BucketDef("upstreams", UpstreamRecord)
 LEADERS = BucketDef("leaders", Lease, ttl_s=5)
 """Key `scheduler`: who is the active one."""
 

@@ -103,6 +103,12 @@ class UnavailableError(TransientError):
     code = "unavailable"
 
 
+class RateLimitedError(TransientError):
+    """Somebody else's limit of requests is reached. HTTP's 429."""
+
+    code = "rate_limited"
+
+
 class HandedOnError(TransientError):
     """The instance that was asked may not answer any more; the bus asks the next one."""
 

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from labfleet_proto.ids import Digest, HostId
 from labfleet_proto.images import ImagePin
 from labfleet_proto.message import Message
+from labfleet_proto.upstreams import RegistryLogin
 
 IMAGE_STORE = HostId("image-store")
 """What tickets for the image store's data port name as their host."""
@@ -29,6 +30,22 @@ class LoadImages(Message):
 
     op: Literal["image_load"] = "image_load"
     is_quiet: bool = False
+
+
+class PullImage(Message):
+    """Make an image be there, from an upstream if need be; the answer is docker's JSON lines.
+
+    Doing it again finds it there.
+    """
+
+    op: Literal["image_pull"] = "image_pull"
+    name: str
+    """As the user wrote it, maybe with a tag or a digest."""
+    tag: str = ""
+    """A tag or a digest; if the name has none either, all tags are meant."""
+    platform: str = ""
+    """Such as `linux/arm64`; empty for the fleet's own."""
+    login: RegistryLogin = RegistryLogin()
 
 
 class AddImage(Message):

@@ -22,6 +22,10 @@ def owner_of(repository: str) -> TenantId:
     return TenantId(repository[1:].partition("/")[0]) if repository.startswith("_") else OPERATORS
 
 
+FETCHED = TenantId(".fetched")
+"""Owner, no tenant's name, of what was fetched from upstreams: the store keeps it for the next who asks."""
+
+
 def is_shared(repository: str) -> bool:
     """Whether every tenant may read it: the operators' names without a slash (docker's `library/`)."""
     return "/" not in repository
@@ -159,6 +163,10 @@ class TagRecord(Message):
     tag: str
     manifest_digest: Digest
     updated_at_ns: int
+    upstream: str = ""
+    """Registry that it was pulled from; empty if the fleet's own people gave the name."""
+    checked_at_ns: int = 0
+    """When an upstream last said so."""
 
 
 class ManifestRecord(Message):

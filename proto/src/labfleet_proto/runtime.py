@@ -7,7 +7,7 @@ from pydantic import Field
 from labfleet_proto.builds import BuildImage
 from labfleet_proto.containers import ContainerRecord, Limits, Observation
 from labfleet_proto.ids import ContainerId, ExecId, HostId, TenantId
-from labfleet_proto.image_streams import AddImage, LoadImages, SaveImages
+from labfleet_proto.image_streams import AddImage, LoadImages, PullImage, SaveImages
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message, Nothing
 
@@ -389,6 +389,7 @@ StreamRequest = Annotated[
     | ExportFiles
     | SaveImages
     | LoadImages
+    | PullImage
     | AddImage
     | BuildImage,
     Field(discriminator="op"),

@@ -22,6 +22,7 @@ STATUS = {
     errors.NotImplementedYetError: 501,
     errors.DigestMismatchError: 500,
     errors.TransientError: 503,
+    errors.RateLimitedError: 429,
     errors.UnavailableError: 503,
     errors.HandedOnError: 503,
     errors.StaleError: 503,

@@ -10,6 +10,7 @@ from labfleet_image_store.core.references import (
     is_repository,
     is_tag,
     parse,
+    split_registry,
 )
 from labfleet_proto.errors import InvalidRequestError
 
@@ -32,6 +33,8 @@ OWN = frozenset({"127.0.0.1:7402", "registry.lab"})
         ("127.0.0.1:7402/busybox", "busybox:latest"),
         ("registry.lab/web", "web:latest"),
         ("lab/deep/web", "lab/deep/web:latest"),
+        ("other.lab:5000/web", "other.lab:5000/web:latest"),
+        ("other.lab/deep/web:1", "other.lab/deep/web:1"),
         ("library/deep/web", "library/deep/web:latest"),
         ("a__b--c.d/e_f", "a__b--c.d/e_f:latest"),
         (f"web:{'t' * 128}", f"web:{'t' * 128}"),
@@ -61,7 +64,9 @@ def test_a_reference_is_read(text: str, familiar: str) -> None:
         (f"web@{DIGEST.upper()}", "the digest is malformed"),
         (f"@{DIGEST}", "invalid reference format"),
         ("web\n", "invalid reference format"),
-        ("other.lab:5000/web", "other.lab:5000 is not this fleet's"),
+        ("other.lab:5000/Web", "repository name must be lowercase"),
+        ("other.lab:port/web", "invalid reference format"),
+        ("other.lab:5000/", "invalid reference format"),
     ],
 )
 def test_what_is_no_reference_is_refused(text: str, words: str) -> None:
@@ -139,3 +144,17 @@ def test_a_repository_has_one_name(name: str, one: str) -> None:
 )
 def test_what_can_be_an_image_id(text: str, digits: str | None) -> None:
     assert id_prefix(text) == digits
+
+
+@pytest.mark.parametrize(
+    ("name", "registry", "path"),
+    [
+        ("busybox", "docker.io", "busybox"),
+        ("lab/web", "docker.io", "lab/web"),
+        ("quay.io/lab/web", "quay.io", "lab/web"),
+        ("lab:5000/web", "lab:5000", "web"),
+        ("localhost/web", "localhost", "web"),
+    ],
+)
+def test_a_name_says_its_registry(name: str, registry: str, path: str) -> None:
+    assert split_registry(name) == (registry, path)

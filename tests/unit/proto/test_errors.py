@@ -51,6 +51,7 @@ def test_codes_are_those_that_old_services_know() -> None:
         "digest_mismatch",
         "transient",
         "unavailable",
+        "rate_limited",
         "handed_on",
         "no_room",
         "disk_full",

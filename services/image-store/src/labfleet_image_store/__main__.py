@@ -12,18 +12,24 @@ from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.adapters.layers import Layers
 from labfleet_image_store.adapters.sendfile import SendFileProtocol
+from labfleet_image_store.adapters.upstream_client import UpstreamClient
 from labfleet_image_store.service import departed
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.collector import Collector
 from labfleet_image_store.service.door import Door
 from labfleet_image_store.service.events import Events
-from labfleet_image_store.service.jobs import serve_jobs
+from labfleet_image_store.service.fetching import Fetcher
+from labfleet_image_store.service.jobs import serve_jobs, serve_remote_jobs
+from labfleet_image_store.service.larder import Larder
 from labfleet_image_store.service.library import Library
 from labfleet_image_store.service.measuring import Measurer
+from labfleet_image_store.service.pulling import Puller
 from labfleet_image_store.service.registry import Registry
+from labfleet_image_store.service.remote import Remote
 from labfleet_image_store.service.transfers import Transfers
+from labfleet_image_store.service.upstreams import Upstreams
 from labfleet_image_store.settings import Settings
-from labfleet_proto.buckets import CONTAINERS, MANIFESTS, TAGS
+from labfleet_proto.buckets import CONTAINERS, MANIFESTS, TAGS, UPSTREAMS
 from labfleet_proto.image_streams import IMAGE_STORE
 
 _SWEEP_EVERY_S = 60.0
@@ -64,6 +70,16 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     library = Library(catalogue, layers)
     events = Events(chassis)
     await serve_jobs(chassis, library, events)
+    client = UpstreamClient(chassis.clock)
+    upstreams = Upstreams(await chassis.mirror(UPSTREAMS), client, chassis.clock, chassis.log)
+    larder = Larder(catalogue, chassis.clock, chassis.log)
+    uploads = settings.state_dir / "uploads"
+    fetcher = Fetcher(files, uploads, upstreams, chassis.tasks, chassis.log)
+    remote = Remote(catalogue, larder, upstreams, fetcher)
+    puller = Puller(library, remote, events)
+    await serve_remote_jobs(chassis, remote, puller)
+    chassis.loop("probe", upstreams.probe)
+    chassis.loop("larder", lambda: larder.run(settings.fetched_keep_s))
     chassis.loop("sweep", lambda: sweep(files))
     collector = Collector(
         catalogue, layers, await chassis.bus.bucket(CONTAINERS), chassis.clock, chassis.log
@@ -74,7 +90,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.loop("measure", Measurer(catalogue, layers, chassis.log).run)
     started = asyncio.Event()
     port = DataPort(
-        Transfers(library, settings.state_dir / "uploads", chassis.clock, events).serve,
+        Transfers(library, puller, uploads, chassis.clock, events).serve,
         host=IMAGE_STORE,
         key=bytes.fromhex(settings.data_key.get_secret_value()),
         clock=chassis.clock,

@@ -12,3 +12,4 @@ RECEIVED = Counter("labfleet_registry_received_bytes_total", "Bytes of blobs rec
 SENT = Counter("labfleet_registry_sent_bytes_total", "Bytes of blobs sent.")
 BLOBS = Gauge("labfleet_registry_blobs", "Blobs in the store.")
 BLOB_BYTES = Gauge("labfleet_registry_blob_bytes", "Bytes of all blobs in the store.")
+FETCHED = Counter("labfleet_registry_fetched_bytes_total", "Bytes of blobs fetched from upstreams.")

@@ -27,3 +27,5 @@ class Settings(ServiceSettings):
     collect_every_s: float = Field(default=600, gt=0)
     collect_grace_s: float = Field(default=3600, ge=0)
     """A blob that nothing needs stays so long after it was last pushed or named by a push."""
+    fetched_keep_s: float = Field(default=30 * 86_400, gt=0)
+    """What was fetched from an upstream stays so long after it was last asked for."""

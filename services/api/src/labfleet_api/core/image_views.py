@@ -7,6 +7,7 @@ from labfleet_api.core import filters
 from labfleet_api.core.times import ZERO, parse_time, rfc3339
 from labfleet_proto.errors import InvalidRequestError, NotFoundError
 from labfleet_proto.images import ImageDetail, ImageRemoved, ImageSummary
+from labfleet_proto.upstreams import RemoteDescription
 
 LIST_FILTERS = frozenset({"reference", "label", "dangling", "before", "since", "until"})
 
@@ -157,19 +158,16 @@ def removed(done: ImageRemoved) -> list[dict[str, str]]:
     ]
 
 
-def distribution(image: ImageDetail) -> dict[str, Any]:
+def distribution(found: RemoteDescription) -> dict[str, Any]:
     """What a registry says of an image."""
     return {
         "Descriptor": {
-            "mediaType": image.manifest_type,
-            "digest": image.pin.manifest_digest,
-            "size": image.manifest_bytes,
+            "mediaType": found.media_type,
+            "digest": found.digest,
+            "size": found.size_bytes,
         },
         "Platforms": [
-            {
-                "architecture": image.config.get("architecture") or "amd64",
-                "os": image.config.get("os") or "linux",
-            }
+            each.model_dump(exclude={} if each.variant else {"variant"}) for each in found.platforms
         ],
     }
 

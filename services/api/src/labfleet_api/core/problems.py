@@ -16,6 +16,7 @@ _STATUS = {
     "too_large": 413,
     "too_slow": 408,
     "not_implemented": 501,
+    "rate_limited": 429,
     "unavailable": 503,
     "handed_on": 503,
     "transient": 503,

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive
 
-from labfleet_api.core import changes
-from labfleet_api.core.platforms import check_platform
+from labfleet_api.core import changes, registry_auth
+from labfleet_api.core.platforms import check_form
 from labfleet_api.service.exchange import (
     Exchange,
     line_of,
@@ -27,12 +27,17 @@ from labfleet_proto.errors import (
     ConflictError,
     ForbiddenError,
     InvalidRequestError,
-    LabfleetError,
     NotFoundError,
 )
 from labfleet_proto.ids import OPERATORS
-from labfleet_proto.image_streams import AddImage, LoadImages, NewImage, SaveImages
-from labfleet_proto.images import ImageDetail, familiar_repository
+from labfleet_proto.image_streams import (
+    AddImage,
+    LoadImages,
+    NewImage,
+    PullImage,
+    SaveImages,
+)
+from labfleet_proto.images import ImageDetail
 from labfleet_proto.tenants import Scope
 
 _FETCH_LIMIT = httpx.Timeout(60.0, connect=10.0)
@@ -52,8 +57,10 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         if not name:
             raise InvalidRequestError("fromImage: no image was named")
         platform = asked.get("platform", "")
-        check_platform(platform, name, {})  # what is none, before anything else
-        return await _pull(fleet, shelf, name.removesuffix(":"), tag)
+        check_form(platform)
+        login = registry_auth.login_of(request.headers.get("x-registry-auth", ""))
+        wish = PullImage(name=name.removesuffix(":"), tag=tag, platform=platform, login=login)
+        return await _pull(fleet, wish)
 
     @routes.post("/images/{name:path}/push")
     async def push(name: str, request: Request) -> Response:
@@ -141,35 +148,10 @@ def joined(name: str, tag: str) -> str:
     return f"{name}{'@' if ':' in tag else ':'}{tag}"
 
 
-async def _pull(fleet: Fleet, shelf: Shelf, name: str, tag: str) -> Response:
-    images = await _tagged(shelf, name, tag)
-    if not images:
-        raise await _unknown(shelf, name, tag)
-    lines: list[dict[str, Any]] = []
-    for label, image in images:
-        lines.append(
-            {"status": f"Pulling from {familiar_repository(image.pin.repository)}", "id": label}
-        )
-        lines += [
-            {"status": "Already exists", "progressDetail": {}, "id": layer.digest[7:19]}
-            for layer in image.pin.layers
-        ]
-        lines.append({"status": f"Digest: {image.pin.manifest_digest}"})
-        await fleet.emit("image", "pull", image.pin.reference, {"name": image.pin.reference})
-    shown = images[0][1].pin.reference if tag or len(images) == 1 else name
-    lines.append({"status": f"Status: Image is up to date for {shown}"})
-    return _lines(lines)
-
-
-async def _unknown(shelf: Shelf, name: str, tag: str) -> LabfleetError:
-    """Docker's words for an image that no registry has."""
-    shown = joined(_bare(name), tag) if tag else _bare(name)
-    if await _tagged(shelf, name.partition("@")[0], ""):
-        return NotFoundError(f"manifest for {shown} not found: manifest unknown: manifest unknown")
-    return NotFoundError(
-        f"pull access denied for {_bare(name)}, repository does not exist or may require "
-        "'docker login': denied: requested access to the resource is denied"
-    )
+async def _pull(fleet: Fleet, wish: PullImage) -> Response:
+    stack = AsyncExitStack()
+    store = await stack.enter_async_context(fleet.store_stream(wish))
+    return Exchange(stack, store, None)
 
 
 def _pushed(label: str, image: ImageDetail) -> list[dict[str, Any]]:

@@ -4,14 +4,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from labfleet_api.core import filters, image_views
+from labfleet_api.core import filters, image_views, registry_auth
 from labfleet_api.core.image_views import LIST_FILTERS
 from labfleet_api.core.prunes import is_pruned, parse_prune_filters
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, flag, version_of
 from labfleet_api.service.shelf import Shelf
-from labfleet_proto.errors import InvalidRequestError, LabfleetError, NotFoundError
+from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_proto.images import TAG_IMAGE, ImageSummary, TagImage
+from labfleet_proto.upstreams import DESCRIBE_REMOTE, DescribeRemote
 
 _SEARCH_FILTERS = frozenset({"is-automated", "is-official", "stars"})
 _MOST_FOUND = 100
@@ -59,12 +60,11 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         return answer(image_views.history(await shelf.resolve(name)))
 
     @routes.get("/distribution/{name:path}/json")
-    async def distribution(name: str) -> Response:
-        try:
-            image = await shelf.resolve(name)
-        except NotFoundError as exc:
-            raise NotFoundError(f"manifest unknown: {name} is not in the image store") from exc
-        return answer(image_views.distribution(image))
+    async def distribution(name: str, request: Request) -> Response:
+        login = registry_auth.login_of(request.headers.get("x-registry-auth", ""))
+        wish = DescribeRemote(reference=name, login=login)
+        found = await fleet.bus.call(DESCRIBE_REMOTE, wish, tenant=fleet.tenant, subject=name)
+        return answer(image_views.distribution(found))
 
     @routes.post("/images/{name:path}/tag")
     async def tag(name: str, request: Request) -> Response:

@@ -90,6 +90,16 @@ class BlobFiles:
     def _link(self, repository: str, digest: str) -> Path:
         return self._links / repository.replace("/", "%") / digest.removeprefix("sha256:")
 
+    def any_with(self, prefix: str, digest: str) -> str | None:
+        """A repository whose name begins so and that has the blob; None if there is none. Blocks."""
+        name = digest.removeprefix("sha256:")
+        if self.path_of(digest).exists():
+            for folder in self._links.iterdir():
+                repository = folder.name.replace("%", "/")
+                if repository.startswith(prefix) and (folder / name).exists():
+                    return repository
+        return None
+
     def link(self, repository: str, digest: str) -> None:
         """Let a repository refer to a blob that is here; again only renews it for the collector."""
         link = self._link(repository, digest)

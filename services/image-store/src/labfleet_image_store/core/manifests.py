@@ -34,6 +34,7 @@ class Platform(_Loose):
 
     architecture: str = ""
     os: str = ""
+    variant: str = ""
 
 
 class Descriptor(_Loose):
@@ -140,10 +141,15 @@ def _image_problem(document: _Document) -> str:
 
 def for_platform(index: Manifest, architecture: str, system: str = "linux") -> Digest | None:
     """The child for a platform; an only child that names no platform will do."""
-    for child in index.children:
-        there = child.platform
-        if there is not None and (there.os, there.architecture) == (system, architecture):
-            return Digest(child.digest)
+    same = [
+        child
+        for child in index.children
+        if child.platform is not None
+        and (child.platform.os, child.platform.architecture) == (system, architecture)
+    ]
+    plain = [child for child in same if child.platform and not child.platform.variant]
+    for child in (*plain, *same):
+        return Digest(child.digest)
     if len(index.children) == 1 and index.children[0].platform is None:
         return Digest(index.children[0].digest)
     return None

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import Digest
+from labfleet_proto.upstreams import HUB
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
+_DOMAIN = re.compile(
+    r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*:[0-9]{1,5}"
+)
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 LONGEST_NAME = 255
 
@@ -46,6 +50,22 @@ def is_repository(text: str) -> bool:
     return len(text) <= LONGEST_NAME and _NAME.fullmatch(text) is not None
 
 
+def is_stored(text: str) -> bool:
+    """Whether the store may have a repository of that name: it may begin with a domain and its port."""
+    first, slash, rest = text.partition("/")
+    if slash and _DOMAIN.fullmatch(first) is not None:
+        return len(text) <= LONGEST_NAME and is_repository(rest)
+    return is_repository(text)
+
+
+def split_registry(repository: str) -> tuple[str, str]:
+    """The registry that a repository's familiar name says, and its path there: docker's rule."""
+    first, slash, rest = repository.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return first, rest
+    return HUB, repository
+
+
 def canonical(repository: str) -> str:
     """The one name of a repository: `library/busybox` is `busybox`."""
     first, _, rest = repository.partition("/")
@@ -70,7 +90,7 @@ def parse(text: str, own_domains: frozenset[str]) -> Reference:
     if not colon or "/" in tag:
         head, colon, tag = rest, "", ""
     repository = _strip_domain(head, own_domains)
-    if not is_repository(repository):
+    if not is_stored(repository):
         hint = ": repository name must be lowercase" if head != head.lower() else ""
         raise InvalidRequestError(f"invalid reference format{hint}: {text!r}")
     if colon and not is_tag(tag):
@@ -84,8 +104,4 @@ def _strip_domain(name: str, own_domains: frozenset[str]) -> str:
     first, slash, rest = name.partition("/")
     if slash and (first in own_domains or first in _HUB):
         return rest
-    if slash and ":" in first:
-        raise InvalidRequestError(
-            f"{name}: the registry {first} is not this fleet's; mirrors of other registries are not there yet"
-        )
     return name

@@ -130,13 +130,15 @@ class Catalogue:
                 return True
         return False
 
-    async def tag(self, repository: str, tag: str, digest: Digest) -> None:
-        """Point a tag at a manifest."""
+    async def tag(self, repository: str, tag: str, digest: Digest, *, upstream: str = "") -> None:
+        """Point a tag at a manifest; `upstream` is the registry that says so, empty for our own people."""
         record = TagRecord(
             repository=repository,
             tag=tag,
             manifest_digest=digest,
             updated_at_ns=self._clock.now_ns(),
+            upstream=upstream,
+            checked_at_ns=self._clock.now_ns() if upstream else 0,
         )
         revision = await self.tags.bucket.put(tag_key(repository, tag), record)
         await self.tags.wait_for(revision)

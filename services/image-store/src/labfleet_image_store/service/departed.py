@@ -6,7 +6,7 @@ from labfleet_chassis.caller import acting_for
 from labfleet_chassis.credentials import Credentials
 from labfleet_chassis.logs import Log
 from labfleet_image_store.service.catalogue import Catalogue
-from labfleet_proto.images import owner_of
+from labfleet_proto.images import FETCHED, owner_of
 
 _PASS_EVERY_S = 20.0
 
@@ -22,6 +22,8 @@ async def sweep(catalogue: Catalogue, credentials: Credentials, log: Log) -> Non
     """Compare repositories with tenants once; their blobs stay for the collector."""
     for record in list(catalogue.manifests.values()):
         owner = owner_of(record.repository)
+        if owner == FETCHED:
+            continue
         if credentials.is_known(owner) or await credentials.tenants.bucket.get(owner) is not None:
             continue
         with acting_for(owner):

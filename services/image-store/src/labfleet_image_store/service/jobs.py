@@ -3,9 +3,28 @@
 from labfleet_chassis.service import Chassis
 from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.library import Library
-from labfleet_proto import builds, images
+from labfleet_image_store.service.pulling import Puller
+from labfleet_image_store.service.remote import Remote
+from labfleet_proto import builds, images, upstreams
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
+
+
+async def serve_remote_jobs(chassis: Chassis, remote: Remote, puller: Puller) -> None:
+    """Answer, from now on, what may ask other registries."""
+
+    async def fetch(_job: Job, args: upstreams.FetchImage) -> images.ImageDetail:
+        return await puller.fetch(args)
+
+    async def describe(_job: Job, args: upstreams.DescribeRemote) -> upstreams.RemoteDescription:
+        return await puller.describe(args)
+
+    async def states(_job: Job, _args: Nothing) -> upstreams.UpstreamStates:
+        return upstreams.UpstreamStates(upstreams=remote.upstreams.states())
+
+    await chassis.bus.serve(upstreams.FETCH_IMAGE, fetch)
+    await chassis.bus.serve(upstreams.DESCRIBE_REMOTE, describe)
+    await chassis.bus.serve(upstreams.UPSTREAM_STATES, states)
 
 
 async def serve_jobs(chassis: Chassis, library: Library, events: Events) -> None:

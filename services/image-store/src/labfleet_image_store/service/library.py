@@ -93,7 +93,7 @@ class Library:
 
     def names_of_repository(self, name: str) -> list[str]:
         """Familiar names with the tags of a repository; none if it is unknown or no name."""
-        if not references.is_repository(name):
+        if not references.is_stored(name):
             return []
         try:
             reference = self.parse(name)

@@ -110,7 +110,9 @@ class Registry:
         name = request.part.get("name")
         if name is not None:
             plain = familiar_repository(name) if visitor.is_exact else name
-            is_good = references.is_repository(plain) or (visitor.is_exact and is_unnamed(name))
+            is_good = references.is_repository(plain) or (
+                visitor.is_exact and (is_unnamed(name) or references.is_stored(plain))
+            )
             if not is_good:
                 raise RegistryError(400, "NAME_INVALID", f"repository name {name!r} is not valid")
             request.part["name"] = references.canonical(name)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import queue
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,13 +17,21 @@ from labfleet_image_store.adapters.compression import inflated
 from labfleet_image_store.adapters.layers import LayerFact
 from labfleet_image_store.core import new_images
 from labfleet_image_store.core.naming import rfc3339
+from labfleet_image_store.core.pull_lines import Line
 from labfleet_image_store.service import saving
 from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.library import Library
 from labfleet_image_store.service.loading import Loader
+from labfleet_image_store.service.pulling import Puller
 from labfleet_image_store.service.shelf import Shelf
 from labfleet_proto.errors import InternalError, InvalidRequestError, LabfleetError
-from labfleet_proto.image_streams import AddImage, LoadImages, NewImage, SaveImages
+from labfleet_proto.image_streams import (
+    AddImage,
+    LoadImages,
+    NewImage,
+    PullImage,
+    SaveImages,
+)
 from labfleet_proto.runtime import Ticket
 
 _AT_ONCE = 4
@@ -32,8 +41,11 @@ _AT_ONCE = 4
 class Transfers:
     """Serves streams of images."""
 
-    def __init__(self, library: Library, directory: Path, clock: Clock, events: Events) -> None:
+    def __init__(
+        self, library: Library, puller: Puller, directory: Path, clock: Clock, events: Events
+    ) -> None:
         self._library = library
+        self._puller = puller
         self._layers = library.layers
         self._shelf = Shelf(library)
         self._loader = Loader(directory, library.layers, self._shelf)
@@ -46,6 +58,9 @@ class Transfers:
         """Serve one stream of the data port for its tenant."""
         request = ticket.request
         with acting_for(ticket.tenant):
+            if isinstance(request, PullImage):  # waits for others, not for a thread
+                await self._pull(request, stream, accept)
+                return
             async with self._slots:
                 match request:
                     case SaveImages():
@@ -68,6 +83,21 @@ class Transfers:
             return
         for each in chosen:
             await self._events.tell("save", each.detail.pin.image_id, each.detail.pin.image_id)
+        await frames.end(stream)
+
+    async def _pull(self, request: PullImage, stream: ByteStream, accept: Accept) -> None:
+        await accept({})
+        turn = asyncio.Lock()
+
+        async def tell(line: Line) -> None:
+            async with turn:
+                await _line(stream, line)
+
+        try:
+            await self._puller.pull(request, tell)
+        except LabfleetError as exc:
+            await frames.end(stream, exc)
+            return
         await frames.end(stream)
 
     async def _load(self, request: LoadImages, stream: ByteStream, accept: Accept) -> None:
@@ -143,5 +173,5 @@ class Transfers:
         await frames.end(stream, known)
 
 
-async def _line(stream: ByteStream, document: dict[str, Any]) -> None:
+async def _line(stream: ByteStream, document: Mapping[str, Any]) -> None:
     await frames.send(stream, json.dumps(document).encode() + b"\r\n")

@@ -36,7 +36,7 @@ from labfleet_proto.errors import (
     UnavailableError,
 )
 from labfleet_proto.ids import ContainerId, TenantId
-from labfleet_proto.images import RESOLVE_IMAGE, ImageDetail, ImageQuery, familiar_repository
+from labfleet_proto.images import ImageDetail, familiar_repository
 from labfleet_proto.jobs import Job
 from labfleet_proto.networks import (
     ALLOCATE_INTERFACE,
@@ -46,6 +46,7 @@ from labfleet_proto.networks import (
     ReleaseInterface,
 )
 from labfleet_proto.tenants import visitor_pass
+from labfleet_proto.upstreams import FETCH_IMAGE, FetchImage
 from labfleet_runtime_agent.adapters import buildah, kernel
 from labfleet_runtime_agent.adapters.buildah import Registry, Room
 from labfleet_runtime_agent.adapters.writable_layer import size_of
@@ -310,15 +311,12 @@ class Builds:
     ) -> tuple[str, ImageDetail]:
         try:
             image = await self._tools.bus.call(
-                RESOLVE_IMAGE, ImageQuery(reference=name), tenant=tenant, subject=name
+                FETCH_IMAGE, FetchImage(reference=name), tenant=tenant, subject=name
             )
         except NotFoundError as exc:
             first = recipe.steps[0].text
             await _line(stream, {"stream": f"Step 1/{len(recipe.steps)} : {first}\n"})
-            raise BuildFailedError(
-                f"pull access denied for {name}, repository does not exist or may require "
-                "'docker login': denied: requested access to the resource is denied"
-            ) from exc
+            raise BuildFailedError(exc.message) from exc
         return name, image
 
     # -- cache

@@ -6,7 +6,7 @@ from dataclasses import replace
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_proto.builds import BuildImage
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
-from labfleet_proto.image_streams import AddImage, LoadImages, SaveImages
+from labfleet_proto.image_streams import AddImage, LoadImages, PullImage, SaveImages
 from labfleet_proto.message import Message
 from labfleet_proto.runtime import (
     AttachContainer,
@@ -55,7 +55,7 @@ class Streams:
     ) -> None:
         """Serve one stream of the data port."""
         request = ticket.request
-        if isinstance(request, SaveImages | LoadImages | AddImage):
+        if isinstance(request, SaveImages | LoadImages | PullImage | AddImage):
             raise InvalidRequestError(f"{request.op} is the image store's to serve")
         if isinstance(request, BuildImage):
             await self._builds.serve(ticket.tenant, request, stream, accept)
