@@ -8,7 +8,7 @@ from typing import TypeVar
 from labfleet_chassis.caller import caller_tenant
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
-from labfleet_chassis.store import Mirror
+from labfleet_chassis.mirror import Mirror
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.upstream_client import RemoteManifest, UpstreamClient
 from labfleet_image_store.core import upstreams as core
