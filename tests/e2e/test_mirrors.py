@@ -4,6 +4,7 @@ import base64
 import json
 import secrets
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -250,6 +251,35 @@ def test_platforms_and_descriptions_of_an_index(
     tags = mirrored.docker("images", name, "--format", "{{.Tag}}").out.split()
     assert sorted(tags) == ["amd64", "arm64", "latest"]
     mirrored.docker("rmi", *(f"{name}:{tag}" for tag in tags))
+
+
+def test_builds_and_clients_of_the_registry_get_what_mirrors_have(
+    mirrored: Fleet, plain: OtherRegistry, tmp_path: Path
+) -> None:
+    name = f"course/base{secrets.token_hex(3)}"
+    plain.push(_image(tmp_path, [200_000, 2_000_000]), f"{name}:1")
+    _add(mirrored, "plain", plain.url)
+    login = ("--src-creds", f"operators:{mirrored.plan.fleet_secret}")
+    words = ["skopeo", "copy", "-q", "--src-tls-verify=false", *login]
+    for number, source in enumerate((name, f"docker.io/{name}")):
+        done = subprocess.run(
+            [*words, f"docker://{mirrored.plan.registry}/{source}:1", f"dir:{tmp_path}/{number}"],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    with httpx.Client(base_url=mirrored.plan.registry_url) as client:
+        assert client.get(f"/v2/{name}/tags/list").json() == {"name": name, "tags": ["1"]}
+        assert client.get("/v2/course/never/manifests/1").status_code == 404
+        digest = f"sha256:{'0' * 64}"
+        assert (
+            client.get(f"/v2/{name}/blobs/{digest}").json()["errors"][0]["code"] == "BLOB_UNKNOWN"
+        )
+    recipe = f"FROM {name}:1\nCOPY Dockerfile /recipe\n".encode()
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context" / "Dockerfile").write_bytes(recipe)
+    mirrored.docker("build", "-q", "-t", "course/built", str(tmp_path / "context"))
+    mirrored.docker("rmi", "course/built", f"{name}:1")
 
 
 def test_mirrors_are_added_listed_and_removed(mirrored: Fleet) -> None:

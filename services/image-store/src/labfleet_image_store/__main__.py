@@ -23,6 +23,7 @@ from labfleet_image_store.service.jobs import serve_jobs, serve_remote_jobs
 from labfleet_image_store.service.larder import Larder
 from labfleet_image_store.service.library import Library
 from labfleet_image_store.service.measuring import Measurer
+from labfleet_image_store.service.passing import Passing
 from labfleet_image_store.service.pulling import Puller
 from labfleet_image_store.service.registry import Registry
 from labfleet_image_store.service.remote import Remote
@@ -99,7 +100,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     async with port.listening(settings.data_address, settings.data_port), TaskGroup() as tasks:
         tasks.create_task(
             serve_http(
-                Registry(files, catalogue, door, chassis.log),
+                Registry(files, catalogue, door, Passing(catalogue, remote), chassis.log),
                 listeners(settings.listen),
                 chassis.stopping,
                 started,

@@ -27,7 +27,6 @@ _MOST_REDIRECTS = 5
 _MOST_ERROR_BYTES = 64 << 10
 _MOST_TAG_BYTES = 4 << 20
 _MOST_TAGS = 10_000
-_CHUNK = 1 << 18
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES, reverse=True))
 
 
@@ -180,7 +179,7 @@ class UpstreamClient:
                     raise UpstreamError(Trouble.FAILED, f"its 206: {exc}") from exc
                 if first != start:
                     raise UpstreamError(Trouble.FAILED, f"asked from {start} on, it sends {first}")
-            yield RemoteBlob(first, found.aiter_raw(_CHUNK))
+            yield RemoteBlob(first, found.aiter_raw())
 
     async def tags(self, upstream: Upstream, path: str) -> list[str]:
         """All tags of a repository, at most 10,000. Raises UpstreamError."""

@@ -18,12 +18,15 @@ from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
 from labfleet_image_store.core import manifests, ranges, references
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.door import Door
-from labfleet_image_store.service.registry_request import Receive, RegistryError, Request, Send
+from labfleet_image_store.service.passing import Passing
+from labfleet_image_store.service.registry_request import (
+    Receive,
+    RegistryError,
+    Request,
+    Send,
+    translated,
+)
 from labfleet_proto.errors import (
-    ConflictError,
-    DigestMismatchError,
-    DiskFullError,
-    InvalidRequestError,
     LabfleetError,
     NotFoundError,
 )
@@ -49,9 +52,12 @@ _ROUTES = (
 class Registry:
     """The application."""
 
-    def __init__(self, files: BlobFiles, catalogue: Catalogue, door: Door, log: Log) -> None:
+    def __init__(
+        self, files: BlobFiles, catalogue: Catalogue, door: Door, passing: Passing, log: Log
+    ) -> None:
         self._files = files
         self._door = door
+        self._passing = passing
         self._catalogue = catalogue
         self._log = log
 
@@ -76,7 +82,7 @@ class Registry:
         except RegistryError as exc:
             await self._refuse(request, exc)
         except LabfleetError as exc:
-            await self._refuse(request, _translated(kind, exc))
+            await self._refuse(request, translated(kind, exc))
         except ConnectionError as exc:  # of a blob on its way: nobody is there to be answered
             self._log.info("registry.left", kind=kind, error=str(exc))
         except OSError as exc:
@@ -136,7 +142,10 @@ class Registry:
 
     async def _tags_get(self, request: Request) -> None:
         name = request.part["name"]
-        every = self._catalogue.tags_of(request.readable())
+        try:
+            every = self._catalogue.tags_of(request.readable())
+        except NotFoundError:
+            every = await self._passing.tags(request.known, name)
         tags, link = _page(request, every, f"/v2/{name}/tags/list")
         await _json(request, {"name": name, "tags": tags}, link)
 
@@ -149,10 +158,14 @@ class Registry:
         for repository in request.readable():
             if self._files.has(repository, digest):
                 return repository, digest
-        raise RegistryError(404, "BLOB_UNKNOWN", f"blob {digest} is not in {name}")
+        raise NotFoundError(f"blob {digest} is not in {name}")
 
     async def _blob_get(self, request: Request) -> None:
-        repository, digest = self._blob(request)
+        try:
+            repository, digest = self._blob(request)
+        except NotFoundError:
+            digest = request.part["digest"]
+            repository = await self._passing.blob(request.known, request.part["name"], digest)
         size = self._files.size(digest)
         headers = {
             "Docker-Content-Digest": digest,
@@ -287,7 +300,13 @@ class Registry:
     # -- manifests
 
     async def _manifest_get(self, request: Request) -> None:
-        record = self._catalogue.first_of(request.readable(), request.part["reference"])
+        reference = request.part["reference"]
+        try:
+            record = self._catalogue.first_of(request.readable(), reference)
+        except NotFoundError:
+            if not references.is_digest(reference) and not references.is_tag(reference):
+                raise
+            record = await self._passing.manifest(request.known, request.part["name"], reference)
         body = self._files.read(record.digest, manifests.MOST_BYTES)
         headers = {
             "Content-Type": record.media_type,
@@ -374,25 +393,6 @@ async def _json(request: Request, value: Any, headers: dict[str, str]) -> None:
     await request.reply(
         200, {"Content-Type": "application/json", **headers}, json.dumps(value).encode()
     )
-
-
-def _translated(kind: str, error: LabfleetError) -> RegistryError:
-    """Our errors in the specification's codes."""
-    unknown = {"tags": "NAME_UNKNOWN", "upload": "BLOB_UPLOAD_UNKNOWN", "blob": "BLOB_UNKNOWN"}
-    match error:
-        case NotFoundError():
-            return RegistryError(404, unknown.get(kind, "MANIFEST_UNKNOWN"), error.message)
-        case DigestMismatchError():
-            return RegistryError(400, "DIGEST_INVALID", error.message)
-        case ConflictError():
-            return RegistryError(416, "BLOB_UPLOAD_INVALID", error.message)
-        case InvalidRequestError():
-            code = "MANIFEST_INVALID" if kind == "manifest" else "BLOB_UPLOAD_INVALID"
-            return RegistryError(400, code, error.message)
-        case DiskFullError():
-            return RegistryError(507, "UNKNOWN", error.message)
-        case _:
-            return RegistryError(503, "UNKNOWN", error.message)
 
 
 async def _never(_file: BinaryIO, _first: int, _count: int) -> bool:

@@ -8,6 +8,15 @@ from typing import Any
 
 from labfleet_image_store.adapters.sendfile import SendFile
 from labfleet_image_store.service.door import Visitor
+from labfleet_proto.errors import (
+    ConflictError,
+    DigestMismatchError,
+    DiskFullError,
+    InvalidRequestError,
+    LabfleetError,
+    NotFoundError,
+    RateLimitedError,
+)
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -42,13 +51,15 @@ class Request:
     @property
     def own(self) -> str:
         """The repository to write to."""
-        return self._known().own(self.part["name"])
+        return self.known.own(self.part["name"])
 
     def readable(self, name: str | None = None) -> tuple[str, ...]:
         """The repositories to read from, best first; `name` is another one than the path's."""
-        return self._known().readable(name or self.part["name"])
+        return self.known.readable(name or self.part["name"])
 
-    def _known(self) -> Visitor:
+    @property
+    def known(self) -> Visitor:
+        """Who was let in."""
         if self.visitor is None:
             raise RuntimeError("nobody was let in")
         return self.visitor
@@ -100,3 +111,24 @@ class Request:
                 "headers": [(k.lower().encode(), v.encode()) for k, v in every.items()],
             }
         )
+
+
+def translated(kind: str, error: LabfleetError) -> RegistryError:
+    """Our errors in the specification's codes."""
+    unknown = {"tags": "NAME_UNKNOWN", "upload": "BLOB_UPLOAD_UNKNOWN", "blob": "BLOB_UNKNOWN"}
+    match error:
+        case NotFoundError():
+            return RegistryError(404, unknown.get(kind, "MANIFEST_UNKNOWN"), error.message)
+        case DigestMismatchError():
+            return RegistryError(400, "DIGEST_INVALID", error.message)
+        case ConflictError():
+            return RegistryError(416, "BLOB_UPLOAD_INVALID", error.message)
+        case InvalidRequestError():
+            code = "MANIFEST_INVALID" if kind == "manifest" else "BLOB_UPLOAD_INVALID"
+            return RegistryError(400, code, error.message)
+        case DiskFullError():
+            return RegistryError(507, "UNKNOWN", error.message)
+        case _:
+            is_limited = isinstance(error, RateLimitedError)
+            status, code = (429, "TOOMANYREQUESTS") if is_limited else (503, "UNKNOWN")
+            return RegistryError(status, code, error.message)

@@ -49,13 +49,9 @@ class Remote:
             else:
                 self._locks[key] = (lock, users - 1)
 
-    def kept(self, route: Route, path: str, reference: str) -> ManifestRecord | None:
-        """What was fetched before, whatever its age."""
-        repository = self._larder.repository(route, path)
-        if references.is_digest(reference):
-            return self._larder.manifest(repository, reference)
-        tag = self._larder.tag(repository, reference)
-        return self._larder.manifest(repository, tag.manifest_digest) if tag else None
+    def repository(self, route: Route, path: str) -> str:
+        """Where a repository of an upstream is kept."""
+        return self._larder.repository(route, path)
 
     async def manifest(self, route: Route, path: str, reference: str) -> ManifestRecord:
         """A manifest in the larder. Raises NoneHasItError if none has it, nor had it."""
