@@ -1,6 +1,7 @@
 """Containers: the desired record, the observation, and the table of states."""
 
 from enum import IntEnum, StrEnum
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -236,6 +237,10 @@ class ContainerSpec(Message):
     asked_config: dict[str, JsonValue] = {}
     """Fields of the request that only inspect shows."""
     log: LogSettings = LogSettings()
+    joins: dict[Literal["pid", "ipc"], ContainerId] = {}
+    """Containers of the tenant on the same host whose namespaces it is in; they all have one range of ids."""
+    shm: Literal["private", "shareable", "none"] = "private"
+    """Its shared memory; only a shareable one can be joined."""
     powers: HostPowers | None = None
     """Only operators' containers have them."""
 
@@ -247,6 +252,13 @@ class ContainerSpec(Message):
     def shares_with_host(self, kind: Namespace) -> bool:
         """Whether it is in this namespace of its host."""
         return self.powers is not None and kind in self.powers.namespaces
+
+    @property
+    def has_ids_of(self) -> ContainerId | None:
+        """The container whose range of user ids it has; None: its own, or the host's."""
+        if self.shares_with_host("user"):
+            return None
+        return next(iter(self.joins.values()), None)
 
     def resources(self) -> Resources:
         """What the container takes from its host."""

@@ -84,7 +84,7 @@ def test_every_namespace_is_the_containers_own() -> None:
 
 
 def test_the_user_namespace_of_the_network_is_joined() -> None:
-    document = built(host_part(userns_path="/proc/1/fd/9"))
+    document = built(host_part(joined={"user": "/proc/1/fd/9"}))
     assert {"type": "user", "path": "/proc/1/fd/9"} in document["linux"]["namespaces"]
 
 

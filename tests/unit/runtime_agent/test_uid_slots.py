@@ -93,3 +93,15 @@ def test_no_two_containers_ever_share_a_range(asked: list[tuple[bool, ContainerI
             held.pop(container, None)
         assert len(set(held.values())) == len(held)
         assert slots.holders() == set(held)
+
+
+def test_a_range_that_is_shared_is_free_when_the_last_has_left() -> None:
+    slots = UidSlots(base=1_000_000, count=2)
+    one, two = ContainerId("1" * 64), ContainerId("2" * 64)
+    assert slots.share(two, one) is None
+    slot = slots.take(one)
+    assert slots.share(two, one) == slot
+    slots.release(one)
+    assert slots.upcoming(2) == [1]
+    slots.release(two)
+    assert sorted(slots.upcoming(2)) == [0, 1]

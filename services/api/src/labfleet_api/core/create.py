@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from pydantic import JsonValue
 
 from labfleet_api.core import (
+    companions,
     host_binds,
     limits,
     log_config,
@@ -96,6 +97,7 @@ def specification(  # noqa: PLR0913 - the request, and what is known beside it
         hidden_paths=() if is_operator else security.hidden_paths(host),
         read_only_paths=() if is_operator else security.read_only_paths(host),
         powers=more,
+        shm=companions.shared_memory(host),
         asked_host_config=_said(body, only=("Runtime",)) | _said(host),
         asked_config=_said(body, only=_SHOWN),
         log=log_config.settings(host.LogConfig),

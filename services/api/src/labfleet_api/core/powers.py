@@ -70,12 +70,6 @@ def powers(host: HostConfigBody) -> HostPowers | None:
     return found if found != HostPowers() or host.OomScoreAdj < 0 or is_of_host else None
 
 
-def with_host_network(found: HostPowers | None) -> HostPowers:
-    """The powers of who is in the network of one that is in its host's."""
-    found = found or HostPowers()
-    return found.model_copy(update={"namespaces": found.namespaces | {"network", "user"}})
-
-
 def _refuse_sysctls(host: HostConfigBody, found: HostPowers) -> None:
     if "network" in found.namespaces:
         for name in host.Sysctls or ():

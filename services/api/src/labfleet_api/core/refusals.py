@@ -1,6 +1,7 @@
 """What no tenant may ask for, and what no host of a fleet has; each refusal names field and rule."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from labfleet_api.core.host_config import HostConfigBody
 from labfleet_proto import privileges
@@ -15,11 +16,13 @@ _BLKIO_DEVICES = (
 )
 _MODES = (
     ("PidMode", "PID", ()),
-    ("IpcMode", "IPC", ("private", "shareable")),
+    ("IpcMode", "IPC", ("private", "shareable", "none")),
     ("UTSMode", "UTS", ()),
     ("UsernsMode", "user namespace", ()),
     ("CgroupnsMode", "cgroup namespace", ("private",)),
 )
+JOINABLE: dict[str, Literal["pid", "ipc"]] = {"PidMode": "pid", "IpcMode": "ipc"}
+"""Modes that may name another container of the tenant."""
 _RUNTIMES = ("", "crun", "runc", "io.containerd.runc.v2")
 
 
@@ -65,7 +68,7 @@ def _of_operators(host: HostConfigBody) -> Iterator[tuple[str, object, str]]:
 
 
 def _refuse_mode(field: str, word: str, mode: str, allowed: tuple[str, ...]) -> None:
-    if mode in ("", *allowed):
+    if mode in ("", *allowed) or (field in JOINABLE and mode.startswith("container:")):
         return
     if mode in ("host", "none", "private") or mode.startswith(("container:", "ns:")):
         raise ForbiddenError(f"HostConfig.{field}: {mode}: namespaces are never shared")

@@ -6,12 +6,11 @@ import random
 import secrets
 from dataclasses import dataclass
 
-from labfleet_api.core import attachments, goals, links, mounts, names
+from labfleet_api.core import attachments, companions, goals, links, mounts, names
 from labfleet_api.core import create as translate
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.image_defaults import image_defaults
 from labfleet_api.core.platforms import check_platform
-from labfleet_api.core.powers import with_host_network
 from labfleet_api.core.status import is_live, state_of
 from labfleet_api.service.fleet import Fleet, Watch
 from labfleet_api.service.networks import Networks
@@ -105,6 +104,8 @@ class Life:
         if shared:
             spec, home = self._sharing(spec, shared)
             constraints = (*constraints, f"host=={home}")
+        spec, homes = self._joining(spec, body)
+        constraints = (*constraints, *(f"host=={home}" for home in homes))
         linked = self._linked(body)
         taken = await self._claim(container, wanted_name)
         if linked:
@@ -149,8 +150,21 @@ class Life:
             "domainname": other.spec.domainname,
         }
         if other.spec.shares_with_host("network"):
-            changed |= {"shares_network_of": None, "powers": with_host_network(spec.powers)}
+            spec = companions.with_host(spec, {"network", "user"}, is_operator=caller_is_admin())
+            changed["shares_network_of"] = None
         return spec.model_copy(update=changed), other.assignment.host
+
+    def _joining(self, spec: ContainerSpec, body: CreateBody) -> tuple[ContainerSpec, set[HostId]]:
+        """Let a container be in namespaces of others; it goes to their host. Raises InvalidRequestError."""
+        wanted = companions.wanted(body.HostConfig) if body.HostConfig else {}
+        try:
+            others = {kind: self._fleet.find(text) for kind, text in wanted.items()}
+        except NotFoundError as exc:  # a 404 would make clients pull the image
+            raise InvalidRequestError(exc.message) from exc
+        if not others:
+            return spec, set()
+        found = companions.joined(spec, others, is_operator=caller_is_admin())
+        return found, {other.assignment.host for other in others.values()}
 
     def _linked(self, body: CreateBody) -> list[tuple[str, ContainerRecord]]:
         """Links of the request with the containers that they name. Raises InvalidRequestError."""

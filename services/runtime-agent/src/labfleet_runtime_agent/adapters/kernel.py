@@ -31,6 +31,8 @@ _NS_GET_USERNS = 0xB701
 
 MNT_DETACH = 2
 MS_PRIVATE = 1 << 18
+MS_SAFE = 2 | 4 | 8
+"""No set-ids, no devices, no programs."""
 MS_BIND = 4096
 MS_REC = 16384
 

@@ -19,6 +19,7 @@ from labfleet_runtime_agent.adapters import kernel
 from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 
 _UPPER, _WORK = "upper", "work"
+_SHM = "shm"
 _OPTIONS = "index=off,metacopy=off,redirect_dir=off,xino=off"
 
 
@@ -194,6 +195,43 @@ class Snapshots:
             ) from exc
         except OSError as exc:
             raise InternalError(f"cannot mount {bind.source}: {exc}") from exc
+
+    async def share_memory(self, container: ContainerId, base: int, size: int) -> Path:
+        """Mount shared memory that other containers can have, too. Raises InternalError."""
+        target = self._mounts / container / _SHM
+
+        def make() -> Path:
+            target.mkdir(parents=True, exist_ok=True)
+            if not os.path.ismount(target):
+                options = f"mode=1777,size={size},uid={base},gid={base}"
+                kernel.mount("shm", target, "tmpfs", kernel.MS_SAFE, options)
+            return target
+
+        try:
+            return await asyncio.to_thread(make)
+        except OSError as exc:
+            raise InternalError(f"cannot mount shared memory: {exc}") from exc
+
+    async def join_memory(self, container: ContainerId, other: ContainerId) -> Path:
+        """Mount another container's shared memory. Raises InternalError in docker's words."""
+        source, target = (self._mounts / each / _SHM for each in (other, container))
+
+        def join() -> Path:
+            target.mkdir(parents=True, exist_ok=True)
+            if not os.path.ismount(source):
+                raise InternalError(
+                    f"can't join IPC of container {other}: non-shareable IPC "
+                    "(hint: use IpcMode:shareable for the donor container)"
+                )
+            if not os.path.ismount(target):
+                tree = kernel.clone_mount(source)
+                try:
+                    kernel.attach_mount(tree, target)
+                finally:
+                    os.close(tree)
+            return target
+
+        return await asyncio.to_thread(join)
 
     def _clone(self, source: Path, base: int) -> int:
         """A mount with a container's ids; those of who has the host's are as they are stored."""

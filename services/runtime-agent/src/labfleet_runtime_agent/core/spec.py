@@ -72,8 +72,10 @@ class HostPart:
     """The agent's own hard limit: crun cannot go beyond it."""
     hard_limits: dict[str, int] = field(default_factory=dict)
     """The agent's other hard limits by docker's names; -1: none."""
-    userns_path: str = ""
-    """The user namespace to join, which maps the same ids; empty: a new one."""
+    joined: dict[str, str] = field(default_factory=dict)
+    """Namespaces to join, by their kinds; that of users maps the same ids. Others are new."""
+    shm_path: str = ""
+    """Shared memory that others have, too; empty: the container's own."""
     init_path: str = ""
     """Program bound at /sbin/docker-init with `--init`; empty if the host has none."""
     power: HostPower = field(default_factory=HostPower)
@@ -125,10 +127,9 @@ def _namespaces(spec: ContainerSpec, host: HostPart) -> list[dict[str, str]]:
     after: tuple[Namespace, ...] = ("user", "cgroup")
     own = [kind for kind in before if not spec.shares_with_host(kind)]
     more = [kind for kind in after if not spec.shares_with_host(kind)]
-    joined = {"user": host.userns_path}
-    found: list[dict[str, str]] = [{"type": kind} for kind in (*own, "mount")]
-    found += [
-        {"type": kind, **({"path": joined[kind]} if joined.get(kind) else {})} for kind in more
+    found: list[dict[str, str]] = [
+        {"type": kind, **({"path": host.joined[kind]} if kind in host.joined else {})}
+        for kind in (*own, "mount", *more)
     ]
     if not spec.shares_with_host("network"):
         found.append({"type": "network", "path": host.netns_path})
@@ -287,9 +288,11 @@ def _own_mounts(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
         _mount("/dev/shm", "tmpfs", f"nosuid,noexec,nodev,mode=1777,size={spec.limits.shm_bytes}"),  # noqa: S108
         _mount("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"),
     ]
-    if spec.shares_with_host("ipc"):
-        shm = _mount("/dev/shm", "bind", "rbind,rprivate,nosuid,noexec,nodev", "/dev/shm")  # noqa: S108
-        mounts[3] = shm
+    shm = "/dev/shm" if spec.shares_with_host("ipc") else host.shm_path  # noqa: S108
+    if spec.shm == "none":
+        del mounts[3]
+    elif shm:
+        mounts[3] = _mount("/dev/shm", "bind", "rbind,rprivate,nosuid,noexec,nodev", shm)  # noqa: S108
     is_privileged = spec.powers is not None and spec.powers.is_privileged
     if is_privileged or spec.shares_with_host("network"):
         access = "rw" if is_privileged else "ro"

@@ -42,6 +42,13 @@ class UidSlots:
             self._tell()
         return slot
 
+    def share(self, container: ContainerId, other: ContainerId) -> int | None:
+        """Return the container's slot, which is the other's if it has none; None if neither has one."""
+        slot = self._taken.get(container, self._taken.get(other))
+        if slot is not None:
+            self._taken[container] = slot
+        return slot
+
     def upcoming(self, most: int) -> list[int]:
         """The slots that are given out next: of the lowest free ones, who is free for the longest time."""
         used = set(self._taken.values())
@@ -64,7 +71,7 @@ class UidSlots:
     def release(self, container: ContainerId) -> None:
         """Give the range back; unknown is success."""
         slot = self._taken.pop(container, None)
-        if slot is not None:
+        if slot is not None and slot not in self._taken.values():
             self._releases += 1
             self._freed[slot] = self._releases
             self._tell()

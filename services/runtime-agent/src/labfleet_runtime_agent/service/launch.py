@@ -31,6 +31,7 @@ from labfleet_runtime_agent.adapters import (
     host_facts,
     host_power,
     image_users,
+    joined_namespaces,
     kernel,
     processes,
 )
@@ -41,6 +42,7 @@ from labfleet_runtime_agent.core import spec as oci
 from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 from labfleet_runtime_agent.core.spec import HostPart, Identity, VolumeSource
 from labfleet_runtime_agent.metrics import START_PHASE
+from labfleet_runtime_agent.service import bundle_files
 from labfleet_runtime_agent.service.readiness import owner
 from labfleet_runtime_agent.service.tools import Tools
 
@@ -59,6 +61,16 @@ class Launched:
     interface: InterfaceReady
     limits: Limits
     steps_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a container has together with others."""
+
+    namespaces: dict[str, str]
+    """Paths by their kinds."""
+    memory: str
+    """Directory; empty: none."""
 
 
 class Launch:
@@ -93,9 +105,18 @@ class Launch:
         volumes, who = files.result()
         interface: InterfaceReady = network.result()
         began = time.perf_counter()
-        with joined(interface) as userns:
+        spec = record.spec
+        has_others_ids = spec.has_ids_of is not None
+        with (
+            joined(interface) as userns,
+            joined_namespaces.held(
+                self._tools.runtime, self._tools.cgroups, spec.joins, with_ids=has_others_ids
+            ) as others,
+        ):
+            namespaces = ({"user": userns} if userns else {}) | others
+            shared = Shared(namespaces, await self._shared_memory(base))
             config = await asyncio.to_thread(
-                self._write_bundle, base, interface, volumes, who, userns
+                self._write_bundle, base, interface, volumes, who, shared
             )
             self._note("bundle", time.perf_counter() - began)
             began = time.perf_counter()
@@ -187,11 +208,23 @@ class Launch:
                 tasks.create_task(produce())
                 await archive.write(here, archive.Target("/"), chunks.get)
 
+    async def _shared_memory(self, base: int) -> str:
+        """Where the shared memory is that the container has with others; empty: it has its own."""
+        record, snapshots = self._record, self._tools.files.snapshots
+        if "ipc" in record.spec.joins:
+            return str(await snapshots.join_memory(record.id, record.spec.joins["ipc"]))
+        if record.spec.shm == "shareable":
+            size = record.spec.limits.shm_bytes
+            return str(await snapshots.share_memory(record.id, base, size))
+        return ""
+
     async def _allocate(self, run: int, base: int) -> InterfaceReady:
         spec = self._record.spec
         if spec.shares_with_host("network"):
             return InterfaceReady(netns_path="", endpoints=(), dns_servers=())
-        ids = None if spec.shares_with_host("user") else owner(base)
+        # Who is in the user namespace of another has no power over its network.
+        is_own = not (spec.shares_with_host("user") or spec.has_ids_of)
+        ids = owner(base) if is_own else None
         return await self._ask_network(ALLOCATE_INTERFACE, run, ids)
 
     async def rewire(self, run: int, old: Sequence[Endpoint]) -> InterfaceReady:
@@ -274,31 +307,17 @@ class Launch:
         interface: InterfaceReady,
         volumes: list[VolumeSource],
         who: Identity,
-        userns: str,
+        shared: Shared,
     ) -> dict[str, Any]:
         record = self._record
-        self.bundle.mkdir(mode=0o711, exist_ok=True)
-        texts = {
-            "/etc/hosts": name_files.hosts(record.spec, interface.endpoints),
-            "/etc/hostname": f"{record.spec.hostname}\n",
-            "/etc/resolv.conf": name_files.resolv_conf(record.spec, interface),
-        }
-        if record.spec.shares_with_host("network"):
-            texts |= host_facts.name_files(record.spec)
-        files = {}
-        for target, text in texts.items():
-            path = self.bundle / target.rpartition("/")[2]
-            path.write_text(text)
-            path.chmod(0o644)
-            os.chown(path, base, base)
-            files[target] = str(path)
         part = HostPart(
             rootfs=str(self._tools.files.snapshots.root_of(record.id)),
             uid_base=base,
             netns_path=interface.netns_path,
             sysfs_path=interface.sysfs_path,
-            userns_path=userns,
-            files=files,
+            joined=shared.namespaces,
+            shm_path=shared.memory,
+            files=bundle_files.write(self.bundle, record, interface, base),
             volumes=tuple(volumes),
             hard_nofile=host_facts.hard_nofile(),
             hard_limits=host_facts.hard_limits(),
@@ -316,7 +335,9 @@ class Launch:
         """
         record, tools = self._record, self._tools
         await tools.runtime.delete(record.id)
-        if record.spec.shares_with_host("pid"):  # its end is not that of its other processes
+        if (
+            record.spec.shares_with_host("pid") or "pid" in record.spec.joins
+        ):  # its end is not that of its other processes
             await processes.kill_group(lambda: tools.cgroups.pids(record.id))
         try:
             await tools.bus.call(

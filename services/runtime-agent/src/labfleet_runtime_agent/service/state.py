@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from labfleet_proto.containers import ContainerRecord, Observation, State, check_transition
-from labfleet_proto.errors import NoRoomError
+from labfleet_proto.errors import ConflictError, NoRoomError
 from labfleet_runtime_agent.adapters.ledger import LedgerEntry
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.tools import Tools
@@ -144,7 +144,8 @@ class ContainerState:
     async def welcome(self) -> None:
         """Keep a record that was just heard of, with its range of ids if one is free already."""
         with contextlib.suppress(NoRoomError):
-            if not self.record.spec.shares_with_host("user"):
+            spec = self.record.spec
+            if not (spec.shares_with_host("user") or spec.has_ids_of):
                 self._uid_slot = self._tools.files.slots.take(self.record.id)
         await self.save()
 
@@ -153,13 +154,20 @@ class ContainerState:
     async def uid_base(self) -> int:
         """First of its user ids; durably its own before anything can be written with them.
 
-        Raises NoRoomError when the host has no range left.
+        Raises NoRoomError when the host has no range left, ConflictError when the container whose range
+        it shares has none.
         """
         slots = self._tools.files.slots
         if self.record.spec.shares_with_host("user"):
             return 0
         if self._uid_slot is None:
-            self._uid_slot = slots.take(self.record.id)
+            other = self.record.spec.has_ids_of
+            if other is None:
+                self._uid_slot = slots.take(self.record.id)
+            else:
+                self._uid_slot = slots.share(self.record.id, other)
+            if self._uid_slot is None:
+                raise ConflictError(f"container {other} is not running")
             await self.save()
         return slots.first_id(self._uid_slot)
 
