@@ -1,4 +1,4 @@
-"""`make bench`: the targets of the design that dockerd can be measured at, side by side."""
+"""`make bench`: the targets of the design beside dockerd and docker-registry, in one run."""
 
 import argparse
 import contextlib
@@ -6,14 +6,21 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from tests.bench import measures, peers, report
-from tests.bench.measures import MEASURES, Measure
+from tests.bench import measures, peers, report, stores
 from tests.bench.peers import Peer
 from tests.bench.report import Outcome
+from tests.bench.samples import Measure, Samples
+from tests.bench.stores import Store
+
+ALL: tuple[Measure[Any], ...] = (*measures.MEASURES, *stores.MEASURES)
+_SETTLE_S = 0.5
+"""After each slot, so that what one side tidies up later does not slow the other down."""
 
 
 def main() -> int:
@@ -24,23 +31,27 @@ def main() -> int:
         console.print("a fleet needs root")
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C
-    chosen = [each for each in MEASURES if not asked.only or each.key in asked.only]
+    chosen = [each for each in ALL if not asked.only or each.key in asked.only]
     loads = [os.getloadavg()]
     peers.sweep()
-    with contextlib.ExitStack() as stack:
-        engines = _engines(asked, console, stack)
-        measures.warm_up(engines)
-        outcomes = [_measure(each, engines, asked, console) for each in chosen]
+    outcomes: list[Outcome] = []
+    versions: dict[str, str] = {}
+    for measures_of, started in ((measures.MEASURES, _engines), (stores.MEASURES, _stores)):
+        wanted = [each for each in chosen if each in measures_of]
+        with contextlib.ExitStack() as stack:
+            sides = started(asked, console, stack) if wanted else []
+            versions |= {each.name: each.version for each in sides}
+            outcomes += [_measure(each, sides, asked, console) for each in wanted]
     loads.append(os.getloadavg())
-    report.show(console, outcomes, engines, loads)
-    asked.output.write_text(json.dumps(report.document(outcomes, engines, loads), indent=1) + "\n")
+    report.show(console, outcomes, versions, loads)
+    asked.output.write_text(json.dumps(report.document(outcomes, versions, loads), indent=1) + "\n")
     console.print(f"written to {asked.output}", markup=False)
     return 1 if any(each.ours.failures for each in outcomes) else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    keys = [each.key for each in MEASURES]
+    keys = [each.key for each in ALL]
     parser.add_argument("--only", action="append", choices=keys, help="may be repeated")
     parser.add_argument("--rounds", type=_positive, help="slots of each engine")
     parser.add_argument("--count", type=_positive, help="starts or execs a slot")
@@ -72,26 +83,41 @@ def _engines(
     else:
         console.print("starting a dockerd in namespaces of its own")
         engines.append(stack.enter_context(peers.dockerd()))
+    measures.warm_up(engines)
     return engines
 
 
+def _stores(
+    asked: argparse.Namespace, console: Console, stack: contextlib.ExitStack
+) -> list[Store]:
+    console.print("starting an image store")
+    found = [stack.enter_context(stores.labfleet())]
+    if asked.no_peer or not stores.is_peer_here():
+        console.print("measuring ours alone (apt-get install docker-registry)")
+    else:
+        found.append(stack.enter_context(stores.docker_registry()))
+    return found
+
+
 def _measure(
-    measure: Measure, engines: Sequence[Peer], asked: argparse.Namespace, console: Console
+    measure: Measure[Any], sides: Sequence[Any], asked: argparse.Namespace, console: Console
 ) -> Outcome:
     rounds, count = asked.rounds or measure.rounds, asked.count or measure.count
     stock = measure.stock if asked.stock is None else min(asked.stock, measure.stock)
-    samples = {engine.name: measures.Samples() for engine in engines}
+    samples = {each.name: Samples() for each in sides}
     with contextlib.ExitStack() as stack:
         if measure.hosts > 1:
-            engines = [stack.enter_context(peers.labfleet(measure.hosts)), *engines[1:]]
-        for engine in engines:
-            stack.enter_context(measures.stocked(engine, stock))
+            sides = [stack.enter_context(peers.labfleet(measure.hosts)), *sides[1:]]
+        for each in sides if stock else ():
+            stack.enter_context(measures.stocked(each, stock))
         for number in range(1, rounds + 1):
             console.print(f"{measure.key} {measure.title}: round {number} of {rounds}")
-            for engine in engines:
-                measures.take_turn(measure, engine, count, samples[engine.name])
-    ours, *others = samples.values()
-    return Outcome(measure, rounds, count, ours, others[0] if others else None)
+            for each in sides:
+                measure.slot(each, count, samples[each.name])
+                time.sleep(_SETTLE_S)
+    (_, ours), *others = samples.items()
+    peer, theirs = others[0] if others else ("", None)
+    return Outcome(measure, rounds, count, ours, theirs, peer)
 
 
 if __name__ == "__main__":

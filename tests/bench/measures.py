@@ -3,13 +3,13 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from tests.bench.client import Client, EngineError
 from tests.bench.peers import IMAGE, Peer
+from tests.bench.samples import Measure, Samples
 
 SPEC: dict[str, Any] = {
     "Image": IMAGE,
@@ -27,37 +27,7 @@ STOCK_SPEC: dict[str, Any] = {
     "HostConfig": {"Memory": 6 << 20, "NanoCpus": 10_000_000, "PidsLimit": 8},
 }
 """As small as can be: a host counts what is created, too."""
-_SETTLE_S = 0.5
-"""After each slot, so that what one engine tidies up later does not slow the other down."""
 _REMOVERS = 8
-
-
-@dataclass
-class Samples:
-    """What one engine did in all its slots of one measure."""
-
-    took_s: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def note(self, error: Exception) -> None:
-        """Count a failure."""
-        self.failures.append(f"{type(error).__name__}: {error}")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One line of the targets in the design."""
-
-    key: str
-    title: str
-    first_bar: float
-    rounds: int
-    count: int
-    slot: Callable[[Peer, int, Samples], None]
-    stock: int = 0
-    """Created containers that stand there meanwhile."""
-    hosts: int = 1
-    """Of the fleet: one host holds 250 containers."""
 
 
 def starts(peer: Peer, count: int, into: Samples) -> None:
@@ -224,9 +194,3 @@ def warm_up(peers: Sequence[Peer]) -> None:
         execs(peer, 2, seen)
         if seen.failures:
             raise RuntimeError(f"{peer.name} does not work: {seen.failures[0]}")
-
-
-def take_turn(measure: Measure, peer: Peer, count: int, into: Samples) -> None:
-    """Give one engine one slot; then let it come to rest."""
-    measure.slot(peer, count, into)
-    time.sleep(_SETTLE_S)

@@ -3,14 +3,13 @@
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tests.bench.measures import Measure, Samples
-from tests.bench.peers import Peer
+from tests.bench.samples import Measure, Samples
 
 _MOST_ERRORS = 5
 
@@ -19,11 +18,13 @@ _MOST_ERRORS = 5
 class Outcome:
     """One measure, done."""
 
-    measure: Measure
+    measure: Measure[Any]
     rounds: int
     count: int
     ours: Samples
     theirs: Samples | None
+    peer: str
+    """Whose samples `theirs` are."""
 
     @property
     def ratio(self) -> float | None:
@@ -41,12 +42,14 @@ class Outcome:
 
 
 def document(
-    outcomes: Sequence[Outcome], peers: Sequence[Peer], loads: Sequence[tuple[float, float, float]]
+    outcomes: Sequence[Outcome],
+    versions: Mapping[str, str],
+    loads: Sequence[tuple[float, float, float]],
 ) -> dict[str, Any]:
     """Everything that was measured; times in milliseconds."""
     return {
         "machine": {"cores": os.cpu_count(), "kernel": platform.release()},
-        "engines": {peer.name: peer.version for peer in peers},
+        "engines": dict(versions),
         "load_average": {"start": loads[0], "end": loads[-1]},
         "measures": {
             each.measure.key: {
@@ -54,7 +57,8 @@ def document(
                 "rounds": each.rounds,
                 "count": each.count,
                 "labfleet": _samples(each.ours),
-                "dockerd": None if each.theirs is None else _samples(each.theirs),
+                "peer": each.peer,
+                "theirs": None if each.theirs is None else _samples(each.theirs),
                 "ratio": None if each.ratio is None else round(each.ratio, 2),
                 "first_bar": each.measure.first_bar,
                 "is_met": each.is_met,
@@ -79,13 +83,13 @@ def _samples(samples: Samples) -> dict[str, Any]:
 def show(
     console: Console,
     outcomes: Sequence[Outcome],
-    peers: Sequence[Peer],
+    versions: Mapping[str, str],
     loads: Sequence[tuple[float, float, float]],
 ) -> None:
     """Print the table."""
-    table = Table(title=" against ".join(f"{peer.name} {peer.version}" for peer in peers))
+    table = Table(title=", ".join(" ".join(each) for each in versions.items()))
     table.add_column("measure")
-    for name in ("ours", "min..max", "dockerd's", "min..max", "ratio", "first bar"):
+    for name in ("ours", "min..max", "theirs", "min..max", "ratio", "first bar"):
         table.add_column(name, justify="right")
     table.add_column("met")
     for each in outcomes:
@@ -101,7 +105,7 @@ def show(
     first, last = (" ".join(f"{value:.2f}" for value in load) for load in (loads[0], loads[-1]))
     console.print(f"load average: {first} at the start, {last} at the end")
     for each in outcomes:
-        for name, samples in (("ours", each.ours), ("dockerd's", each.theirs)):
+        for name, samples in (("ours", each.ours), (each.peer, each.theirs)):
             for error in (samples.failures if samples else [])[:_MOST_ERRORS]:
                 console.print(f"{each.measure.key} {name}: {error}", markup=False)
 

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from tests.farm.fleet import free_port, until
 
-_PROGRAM = "docker-registry"
+PROGRAM = "docker-registry"
 
 
 @dataclass
@@ -58,9 +58,7 @@ class OtherRegistry:
             f"http: {{addr: '{self.host}'}}\n{auth}"
         )
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [_PROGRAM, "serve", str(config)], stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen([PROGRAM, "serve", str(config)], stdout=log, stderr=log)
         until(self._answers)
 
     def _answers(self) -> bool:
