@@ -4,12 +4,15 @@ import json
 from typing import Any
 
 import pytest
+from tests.unit.proto.records import container_record, container_spec
 from tests.unit.runtime_agent.default_container import built, host_part
 
+from labfleet_proto.containers import HostBind
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError
+from labfleet_proto.ids import OPERATORS
 from labfleet_proto.powers import HostPowers
 from labfleet_proto.privileges import KNOWN_CAPABILITIES
-from labfleet_runtime_agent.core import seccomp_document
+from labfleet_runtime_agent.core import power, seccomp_document
 from labfleet_runtime_agent.core.power import EVERYTHING, Device, HostPower, device_rules
 from labfleet_runtime_agent.core.spec import VolumeSource
 
@@ -176,3 +179,15 @@ def test_what_is_no_profile_is_refused(text: str) -> None:
 def test_a_filter_unless_there_is_to_be_none(asked: str, *, is_there: bool) -> None:
     linux = built(powers=HostPowers(seccomp=asked))["linux"]
     assert ("seccomp" in linux) is is_there
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [{"powers": HostPowers()}, {"host_binds": (HostBind(source="/etc", target="/x"),)}],
+)
+def test_a_host_gives_itself_to_nobody_but_operators(reach: dict[str, Any]) -> None:
+    spec = container_spec(**reach)
+    power.check_owner(container_record(spec=spec, tenant=OPERATORS))
+    power.check_owner(container_record(tenant="ann"))
+    with pytest.raises(ForbiddenError, match="only operators"):
+        power.check_owner(container_record(spec=spec, tenant="ann"))

@@ -4,7 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from labfleet_proto.containers import ContainerSpec
+from labfleet_proto.containers import ContainerRecord, ContainerSpec
+from labfleet_proto.errors import ForbiddenError
+from labfleet_proto.ids import OPERATORS
 from labfleet_proto.powers import UNCONFINED, DeviceThrottle
 from labfleet_proto.privileges import GRANTABLE_CAPABILITIES, KNOWN_CAPABILITIES
 from labfleet_proto.privileges import capabilities as allowed
@@ -48,6 +50,18 @@ class HostPower:
     kernel: str = "6.1"
     least_oom_score_adj: int = 0
     """The kernel takes no less of the agent."""
+
+
+def check_owner(record: ContainerRecord) -> None:
+    """Raise ForbiddenError for a record that reaches beyond a container and is no operators'.
+
+    The api writes none; the host does not rely on it.
+    """
+    spec = record.spec
+    if record.tenant != OPERATORS and (spec.powers is not None or spec.host_binds):
+        raise ForbiddenError(
+            f"container {record.name} asks for its host itself: only operators' containers may"
+        )
 
 
 def capabilities(

@@ -11,7 +11,7 @@ from labfleet_proto.errors import (
     TransientError,
     UnavailableError,
 )
-from labfleet_runtime_agent.core import probing, restarts
+from labfleet_runtime_agent.core import power, probing, restarts
 from labfleet_runtime_agent.metrics import STARTS
 from labfleet_runtime_agent.service import ending, health, place_events
 from labfleet_runtime_agent.service.launch import Launch
@@ -40,6 +40,7 @@ class Starter:
         try:
             base = await live.state.uid_base()
             async with live.tools.start_slots, live.files:
+                power.check_owner(record)
                 live.admission.admit(record)
                 if not (live.state.is_in(State.CREATED) and live.seen_attempt == attempt):
                     # Counted from here on, whatever becomes of its goal while it is on its way.
