@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 MARK = b"labfleet-frame:"
-_ARP, _IP, _VLAN = 0x0806, 0x0800, 0x8100
+_ARP, _IP, _VLAN, _IP6 = 0x0806, 0x0800, 0x8100, 0x86DD
+_ICMP6, _ECHO, _ADVERTISEMENT = 58, 128, 136
 _ALL = 3
 _PORT = 4000
 
@@ -79,6 +80,46 @@ def frames(own: dict[str, str], victim: dict[str, str], other: dict[str, str]) -
         body = _arp(claims, address, to_mac, to) + bytes(18) + marked(name)
         found[name] = _ether(to_mac, sender, _ARP, body)
     return found
+
+
+def _icmp6(source: str, to: str, kind: int, body: bytes) -> bytes:
+    """An ICMPv6 message of that type; its checksum is right."""
+    ends = ip_address(source).packed + ip_address(to).packed
+    message = struct.pack("!BBH", kind, 0, 0) + body + bytes(len(body) % 2)
+    total = _sum(ends + struct.pack("!II", len(message), _ICMP6) + message)
+    message = message[:2] + struct.pack("!H", total) + message[4:]
+    return struct.pack("!IHBB", 6 << 28, len(message), _ICMP6, 255) + ends + message
+
+
+def frames6(own: dict[str, str], victim: dict[str, str], other: dict[str, str]) -> dict[str, bytes]:
+    """As `frames`, with IPv6: echo requests, advertisements of neighbours and routers, a redirect."""
+    mac, ip, theirs = own["mac"], own["ip"], other["ip"]
+    to_mac, to = victim["mac"], victim["ip"]
+
+    def echo(name: str) -> bytes:
+        return bytes(4) + MARK + name.encode() + b";"
+
+    def neighbour(name: str, target: str, link: str) -> bytes:
+        option = bytes((2, 1)) + _mac(link)
+        return struct.pack("!I", 0x60000000) + ip_address(target).packed + option + echo(name)[4:]
+
+    cases = {
+        "own": (mac, ip, _ECHO, echo("own")),
+        "ip": (mac, theirs, _ECHO, echo("ip")),
+        "mac": (other["mac"], ip, _ECHO, echo("mac")),
+        "both": (other["mac"], theirs, _ECHO, echo("both")),
+        "nobody": (mac, "::", _ECHO, echo("nobody")),
+        "na-own": (mac, ip, _ADVERTISEMENT, neighbour("na-own", ip, mac)),
+        "na-ip": (mac, ip, _ADVERTISEMENT, neighbour("na-ip", theirs, mac)),
+        "na-gateway": (mac, ip, _ADVERTISEMENT, neighbour("na-gateway", "2001:db8:1::1", mac)),
+        "na-both": (mac, theirs, _ADVERTISEMENT, neighbour("na-both", theirs, mac)),
+        "router": (mac, ip, 134, bytes(12) + echo("router")[4:]),
+        "redirect": (mac, ip, 137, bytes(36) + echo("redirect")[4:]),
+    }
+    return {
+        name: _ether(to_mac, sender, _IP6, _icmp6(source, to, kind, body))
+        for name, (sender, source, kind, body) in cases.items()
+    }
 
 
 def _send(device: str, rounds: int, what: dict[str, str]) -> None:

@@ -71,8 +71,8 @@ def observed_key(host: HostId, container: ContainerId) -> str:
 
 
 def address_key(network: NetworkId, address: str) -> str:
-    """Key in `addresses`; dots of the address stay, they are legal in keys."""
-    return f"{network}.{address}"
+    """Key in `addresses`; dots of the address stay, they are legal in keys, and `:` becomes `=`."""
+    return f"{network}.{address.replace(':', '=')}"
 
 
 def tag_key(repository: str, tag: str) -> str:

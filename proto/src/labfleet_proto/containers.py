@@ -176,6 +176,8 @@ class NetworkAttachment(Message):
     driver_opts: dict[str, str] = {}
     link_local: tuple[str, ...] = ()
     gateway_priority: int = 0
+    address6: str | None = None
+    """Asked for by `--ip6`; without effect in a network without IPv6, as in docker."""
 
 
 class ContainerSpec(Message):

@@ -11,6 +11,18 @@ DEFAULT_NETWORK = "bridge"
 """Name of the tenant's own default network; made when it is first needed."""
 
 
+class AddressPool(Message):
+    """Addresses of a network beside its IPv4 ones."""
+
+    subnet: str
+    """CIDR."""
+    gateway: str
+    ip_range: str = ""
+    """CIDR within `subnet` from which addresses are given; empty: the whole subnet."""
+    aux_addresses: dict[str, str] = {}
+    """Addresses that are given to nobody, by name."""
+
+
 class NetworkRecord(Message):
     """Value of bucket `networks`, key `<network id>`; created and removed by the api."""
 
@@ -39,6 +51,9 @@ class NetworkRecord(Message):
     options: dict[str, str] = {}
     ipam_options: dict[str, str] = {}
     is_attachable: bool = False
+    ipv6: AddressPool | None = None
+    has_ipv6: bool = False
+    """Whether containers get addresses of `ipv6`; there is a router (`transit`) then. Else it is only kept."""
 
 
 class NetworkNameRecord(Message):
@@ -56,7 +71,8 @@ class SubnetClaim(Message):
 class AddressRecord(Message):
     """Value of bucket `addresses`, key `<network id>.<ip>`; created by the network service of the host.
 
-    It is everything that DNS, forwarding and neighbour entries of the other hosts need.
+    An interface in a network with IPv6 has two, with the same MAC. They are everything that DNS, forwarding
+    and neighbour entries of the other hosts need.
     """
 
     network: NetworkId
@@ -90,6 +106,9 @@ class Endpoint(Message):
     gateway: str
     interface: str
     aliases: tuple[str, ...] = ()
+    address6: str = ""
+    prefix_len6: int = 0
+    gateway6: str = ""
 
 
 class UserIds(Message):
@@ -112,6 +131,7 @@ class InterfaceWish(Message):
     link_local: tuple[str, ...] = ()
     gateway_priority: int = 0
     """The network of the greatest is the container's way out; of equal ones the first."""
+    address6: str | None = None
 
 
 class PublishedPort(Message):

@@ -71,7 +71,7 @@ def test_a_create_body_refuses_fields_of_its_host_config() -> None:
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        (NetworkBody.model_validate({"Name": "a", "EnableIPv6": True}), "EnableIPv6"),
+        (NetworkBody.model_validate({"Name": "a", "ConfigOnly": True}), "ConfigOnly"),
         (
             NetworkBody.model_validate(
                 {"Name": "a", "IPAM": {"Config": [{"Invented": {"a": "10.0.0.1"}}]}}

@@ -55,7 +55,7 @@ def test_every_bracket_closes(text: str) -> None:
 
 @pytest.mark.parametrize("text", [HOST_TEXT, ENTRY_TEXT, SPOOF_TEXT])
 def test_every_set_that_a_rule_asks_is_declared(text: str) -> None:
-    asked = set(re.findall(r"@(\w+)", text))
+    asked = set(re.findall(r"@(\w+)", text)) - {"th"}  # the transport header
     assert asked <= set(re.findall(r"(?:set|map) (\w+) {", text))
 
 
@@ -132,7 +132,31 @@ def test_a_port_sends_only_from_its_own_addresses() -> None:
         f"ether type arp {ARP_OWN} accept",
         "ether type ip udp dport 67 drop",
         "ether type ip iifname . ether saddr . ip saddr @sources accept",
+        "ether type != ip6 drop",
+        "icmpv6 type { nd-router-advert, nd-redirect } drop",
+        "icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @targets6 drop",
+        "udp sport 547 drop",
+        "iifname . ether saddr . ip6 saddr @sources6 accept",
+        "ip6 saddr :: icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @targets6 accept",
         "drop",
+    ]
+
+
+def test_the_host_takes_no_part_in_ipv6() -> None:
+    assert chain(SPOOF_TEXT, "input") == [
+        f'iifname "lf{kind}*" ether type ip6 drop' for kind in ("v", "x", "g")
+    ]
+
+
+def test_a_port_with_ipv6_speaks_and_answers_for_two_addresses() -> None:
+    added = add_source("lf", "lfv1", "02:42:00:00:00:01", "10.100.1.2", "2001:db8::5").splitlines()
+    assert added == [
+        'add element bridge lf-ports sources { "lfv1" . 02:42:00:00:00:01 . 10.100.1.2 }',
+        'add element bridge lf-ports sources6 { "lfv1" . 02:42:00:00:00:01 . 2001:db8::5 }',
+        'add element bridge lf-ports targets6 { "lfv1" . 0x20010db8000000000000000000000005 }',
+        'add element bridge lf-ports sources6 { "lfv1" . 02:42:00:00:00:01 . fe80::42:ff:fe00:1 }',
+        'add element bridge lf-ports targets6 { "lfv1" . 0xfe80000000000000004200fffe000001 }',
+        'add element bridge lf-ports ports { "lfv1" }',
     ]
 
 

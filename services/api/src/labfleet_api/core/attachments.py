@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from labfleet_api.core.bodies import CreateBody
 from labfleet_api.core.host_config import HostConfigBody
 from labfleet_api.core.place_bodies import EndpointConfig
-from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError
 
 CONTAINER_MODE = "container:"
 """Beginning of the mode of who is in the network namespace of another container of the tenant."""
@@ -23,6 +23,7 @@ class EndpointWish:
 
     aliases: tuple[str, ...] = ()
     address: str | None = None
+    address6: str | None = None
     mac: str | None = None
     links: tuple[str, ...] = ()
     """`container:alias`, as docker has them."""
@@ -31,18 +32,15 @@ class EndpointWish:
     gateway_priority: int = 0
 
 
-def endpoint_wish(name: str, endpoint: EndpointConfig | None) -> EndpointWish:
-    """Read an endpoint's settings. Raises InvalidRequestError, NotImplementedYetError."""
+def endpoint_wish(endpoint: EndpointConfig | None) -> EndpointWish:
+    """Read an endpoint's settings. Raises InvalidRequestError."""
     if endpoint is None:
         return EndpointWish()
     wish = endpoint.IPAMConfig
-    if wish is not None and wish.IPv6Address:
-        raise NotImplementedYetError(
-            f"labfleet: EndpointsConfig.{name}: IPv6Address is not there yet"
-        )
     return EndpointWish(
         aliases=tuple(dict.fromkeys(endpoint.Aliases or ())),
         address=wish.IPv4Address if wish and wish.IPv4Address else None,
+        address6=wish.IPv6Address if wish and wish.IPv6Address else None,
         mac=checked_mac(endpoint.MacAddress),
         links=tuple(endpoint.Links or ()),
         driver_opts=endpoint.DriverOpts or {},
@@ -93,7 +91,7 @@ def wanted_networks(body: CreateBody, *, is_operator: bool = False) -> dict[str,
         found[first] = EndpointWish()
     for name, endpoint in endpoints.items():
         key = "" if name in _NAMED_MODES else name
-        wish = endpoint_wish(name, endpoint)
+        wish = endpoint_wish(endpoint)
         if endpoint is not None or key not in found:
             found[key] = wish
     return _with_own_wishes(body, host, found)

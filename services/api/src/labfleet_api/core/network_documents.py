@@ -29,6 +29,16 @@ def network_document(record: NetworkRecord, members: dict[str, Json]) -> Json:
         "Gateway": record.gateway,
         "AuxiliaryAddresses": record.aux_addresses,
     }
+    pools = [pool]
+    if record.ipv6 is not None:
+        pools.append(
+            {
+                "Subnet": record.ipv6.subnet,
+                "IPRange": record.ipv6.ip_range,
+                "Gateway": record.ipv6.gateway,
+                "AuxiliaryAddresses": record.ipv6.aux_addresses,
+            }
+        )
     is_default = record.name == DEFAULT_NETWORK
     return {
         "Name": record.name,
@@ -37,11 +47,11 @@ def network_document(record: NetworkRecord, members: dict[str, Json]) -> Json:
         "Scope": "local",
         "Driver": record.driver,
         "EnableIPv4": True,
-        "EnableIPv6": False,
+        "EnableIPv6": record.has_ipv6,
         "IPAM": {
             "Driver": "default",
             "Options": record.ipam_options or None,
-            "Config": [{key: value for key, value in pool.items() if value}],
+            "Config": [{key: value for key, value in each.items() if value} for each in pools],
         },
         "Internal": record.is_internal,
         "Attachable": record.is_attachable,

@@ -58,9 +58,9 @@ def endpoints(record: ContainerRecord, seen: Observation | None) -> dict[str, Js
             "Gateway": at.gateway if at else "",
             "IPAddress": at.address if at else "",
             "IPPrefixLen": at.prefix_len if at else 0,
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
+            "IPv6Gateway": at.gateway6 if at else "",
+            "GlobalIPv6Address": at.address6 if at else "",
+            "GlobalIPv6PrefixLen": at.prefix_len6 if at else 0,
             "DNSNames": list(dict.fromkeys(names)),
         }
     mode = record.spec.network_mode
@@ -76,5 +76,9 @@ def endpoint_id(container: str, network: str) -> str:
 
 def _ipam(wish: NetworkAttachment) -> Json:
     """What was asked of the addresses."""
-    asked: Json = {"IPv4Address": wish.address, "LinkLocalIPs": list(wish.link_local)}
+    asked: Json = {
+        "IPv4Address": wish.address,
+        "IPv6Address": wish.address6,
+        "LinkLocalIPs": list(wish.link_local),
+    }
     return {name: value for name, value in asked.items() if value}

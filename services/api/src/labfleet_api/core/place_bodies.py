@@ -63,6 +63,7 @@ class NetworkBody(Body):
     Internal: bool = False
     Attachable: bool = False
     EnableIPv4: bool | None = None
+    EnableIPv6: bool | None = None
     IPAM: Ipam | None = None
     Options: dict[str, str] | None = None
     Labels: dict[str, str] | None = None

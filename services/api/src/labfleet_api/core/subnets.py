@@ -4,9 +4,10 @@ import ipaddress
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from labfleet_api.core import subnets6
 from labfleet_api.core.place_bodies import IpamPool
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
-from labfleet_proto.networks import ADDRESS_POOL, NetworkRecord
+from labfleet_proto.networks import ADDRESS_POOL, AddressPool, NetworkRecord
 
 POOL = ipaddress.IPv4Network(ADDRESS_POOL)
 PREFIX = 24
@@ -27,6 +28,7 @@ class Addressing:
     gateway: str = ""
     ip_range: str = ""
     aux_addresses: dict[str, str] = field(default_factory=dict)
+    ipv6: AddressPool | None = None
 
 
 def candidates(taken: Collection[str], start: int) -> Iterator[ipaddress.IPv4Network]:
@@ -41,11 +43,16 @@ def candidates(taken: Collection[str], start: int) -> Iterator[ipaddress.IPv4Net
 def asked(pools: Sequence[IpamPool]) -> Addressing:
     """Check the pools that a client asked for. Raises InvalidRequestError, NotImplementedYetError."""
     said = [pool for pool in pools if pool.Subnet or pool.Gateway or pool.IPRange]
-    if not said:
-        return Addressing()
-    if len(said) > 1:
-        raise NotImplementedYetError("labfleet: IPAM.Config: a network has one pool of addresses")
-    pool = said[0]
+    of_six = [pool for pool in said if ":" in pool.Subnet]
+    of_four = [pool for pool in said if ":" not in pool.Subnet]
+    if len(of_four) > 1 or len(of_six) > 1:
+        raise NotImplementedYetError(
+            "labfleet: IPAM.Config: a network has one pool of IPv4 and one of IPv6 addresses"
+        )
+    ipv6 = subnets6.asked(of_six[0]) if of_six else None
+    if not of_four:
+        return Addressing(ipv6=ipv6)
+    pool = of_four[0]
     subnet = _subnet(pool.Subnet)
     ip_range = pool.IPRange
     if ip_range:
@@ -60,6 +67,7 @@ def asked(pools: Sequence[IpamPool]) -> Addressing:
             name: _within("auxiliary address", address, subnet)
             for name, address in (pool.AuxiliaryAddresses or {}).items()
         },
+        ipv6=ipv6,
     )
 
 
@@ -75,8 +83,6 @@ def _subnet(text: str) -> ipaddress.IPv4Network:
 
 
 def _network(what: str, text: str) -> ipaddress.IPv4Network:
-    if ":" in text:
-        raise NotImplementedYetError(f"labfleet: {what} {text}: there is no IPv6")
     try:
         wide = ipaddress.IPv4Network(text, strict=False)
     except ValueError as exc:
@@ -111,13 +117,22 @@ def check_endpoint(network: NetworkRecord, address: str) -> None:
         )
 
 
-def refuse_overlap(subnet: ipaddress.IPv4Network, others: Sequence[NetworkRecord]) -> None:
+def refuse_overlap(
+    subnet: ipaddress.IPv4Network | None,
+    ipv6: AddressPool | None,
+    others: Sequence[NetworkRecord],
+) -> None:
     """Two networks of one tenant may not share addresses. Raises ForbiddenError in docker's words."""
     for other in others:
-        if subnet.overlaps(ipaddress.IPv4Network(other.subnet)):
+        pairs = []
+        if subnet is not None and subnet.overlaps(ipaddress.IPv4Network(other.subnet)):
+            pairs.append((str(subnet), other.subnet))
+        if ipv6 is not None and other.ipv6 is not None and subnets6.overlap(ipv6, other.ipv6):
+            pairs.append((ipv6.subnet, other.ipv6.subnet))
+        for mine, theirs in pairs:
             raise ForbiddenError(
                 "invalid pool request: Pool overlaps with other one on this address space: "
-                f"{subnet} and {other.subnet} of network {other.name}"
+                f"{mine} and {theirs} of network {other.name}"
             )
 
 

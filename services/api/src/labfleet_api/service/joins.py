@@ -38,7 +38,7 @@ class Joins:
         """
         body.refuse_unserved()
         record = self._fleet.find(_named(body.Container))
-        wish = endpoint_wish(network.name, body.EndpointConfig)
+        wish = endpoint_wish(body.EndpointConfig)
         joined = self._networks.attachment(network, wish)
 
         def alter(old: ContainerRecord) -> ContainerRecord:

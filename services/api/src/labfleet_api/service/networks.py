@@ -6,7 +6,7 @@ import secrets
 from ipaddress import IPv4Network
 from typing import Any
 
-from labfleet_api.core import lookup, network_documents, subnets
+from labfleet_api.core import lookup, network_documents, subnets, subnets6
 from labfleet_api.core.attachments import EndpointWish, parse_link
 from labfleet_api.core.names import checked_network_name
 from labfleet_api.core.network_documents import PREDEFINED
@@ -55,12 +55,14 @@ class Networks:
         """What a container's record says of a network. Raises InvalidRequestError."""
         if wish.address is not None:
             subnets.check_endpoint(record, wish.address)
+        address6 = subnets6.check_endpoint(record, wish.address6) if wish.address6 else None
         links = {alias.lower(): name for name, alias in map(parse_link, wish.links)}
         return NetworkAttachment(
             network_id=record.id,
             network_name=record.name,
             aliases=wish.aliases,
             address=wish.address,
+            address6=address6,
             mac=wish.mac,
             links=links,
             driver_opts=wish.driver_opts,
@@ -117,8 +119,7 @@ class Networks:
         if body.EnableIPv4 is False:
             raise NotImplementedYetError("labfleet: networks without IPv4 are not there yet")
         asked = subnets.asked((body.IPAM.Config if body.IPAM else None) or [])
-        if asked.subnet is not None:
-            subnets.refuse_overlap(asked.subnet, self._fleet.networks())
+        subnets.refuse_overlap(asked.subnet, asked.ipv6, self._fleet.networks())
         record = await self._make(name, asked, body)
         await self._tell(record, "create")
         return record
@@ -161,7 +162,13 @@ class Networks:
         fleet = self._fleet
         of_pool = await self._claim_subnet(network, claims)
         vni = await self._claim_vni(network, claims)
+        with_router = asked.subnet is not None or bool(body.EnableIPv6)
         subnet = asked.subnet or of_pool
+        if with_router and asked.subnet is None:
+            subnet = await self._claim_subnet(network, claims)
+        ipv6 = asked.ipv6
+        if body.EnableIPv6 and ipv6 is None:
+            ipv6 = subnets6.own_pool(vni)
         record = NetworkRecord(
             id=network,
             tenant=fleet.tenant,
@@ -172,13 +179,15 @@ class Networks:
             is_internal=body.Internal,
             labels=body.Labels or {},
             created_at_ns=fleet.clock.now_ns(),
-            transit=str(of_pool) if asked.subnet else "",
+            transit=str(of_pool) if with_router else "",
             ip_range=asked.ip_range,
             aux_addresses=asked.aux_addresses,
             driver="overlay" if body.Driver == "overlay" else "bridge",
             options=body.Options or {},
             ipam_options=(body.IPAM.Options if body.IPAM else None) or {},
             is_attachable=body.Attachable,
+            ipv6=ipv6,
+            has_ipv6=bool(body.EnableIPv6),
         )
         revision = await fleet.memory.networks.bucket.create(network, record)
         await fleet.memory.networks.wait_for(revision)
@@ -197,7 +206,7 @@ class Networks:
             if entry.value.tenant == record.tenant and entry.revision < revision
         ]
         try:
-            subnets.refuse_overlap(IPv4Network(record.subnet), earlier)
+            subnets.refuse_overlap(IPv4Network(record.subnet), record.ipv6, earlier)
         except ForbiddenError:
             await self._fleet.memory.networks.bucket.delete(record.id)
             raise
@@ -252,13 +261,19 @@ class Networks:
         """Take a network away that nobody uses, with all that it claimed."""
         memory = self._fleet.memory
         await memory.networks.bucket.delete(record.id)
-        of_pool = IPv4Network(record.transit or record.subnet)
-        await memory.subnets.delete(subnets.subnet_key(of_pool))
+        for of_pool in filter(None, (record.transit, record.subnet)):
+            await self._give_back(subnets.subnet_key(IPv4Network(of_pool)), record.id)
         await memory.subnets.delete(subnets.vni_key(record.vni))
         await memory.network_names.delete(name_key(record.tenant, record.name))
         while record.id in memory.networks.entries:
             await memory.networks.changed()
         await self._tell(record, "destroy")
+
+    async def _give_back(self, key: str, network: NetworkId) -> None:
+        """Give a claim back, if it is the network's: a subnet that the client chose is nobody's."""
+        entry = await self._fleet.memory.subnets.get(key)
+        if entry is not None and entry.value.network == network:
+            await self._fleet.memory.subnets.delete(key)
 
     # -- show
 
@@ -276,7 +291,11 @@ class Networks:
                         "EndpointID": endpoint_id(container.id, record.id),
                         "MacAddress": endpoint.mac,
                         "IPv4Address": f"{endpoint.address}/{endpoint.prefix_len}",
-                        "IPv6Address": "",
+                        "IPv6Address": (
+                            f"{endpoint.address6}/{endpoint.prefix_len6}"
+                            if endpoint.address6
+                            else ""
+                        ),
                     }
         return found
 

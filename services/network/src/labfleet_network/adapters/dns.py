@@ -20,6 +20,7 @@ import dns.rrset
 from labfleet_chassis.logs import Log
 from labfleet_network.adapters import resolving
 from labfleet_network.adapters.resolving import Resolvers
+from labfleet_network.core.addresses import is_ipv6
 from labfleet_network.core.answers import Directory
 from labfleet_network.metrics import QUERIES
 from labfleet_proto.ids import NetworkId
@@ -181,8 +182,13 @@ class DnsServer:
             return None
         QUERIES.labels("own").inc()
         said = dns.message.make_response(query, recursion_available=True)
-        if question.rdtype in (dns.rdatatype.A, dns.rdatatype.ANY):
-            said.answer.append(dns.rrset.from_text(question.name, _TTL_S, _IN, "A", *found))
+        for kind, addresses in (
+            (dns.rdatatype.A, [each for each in found if not is_ipv6(each)]),
+            (dns.rdatatype.AAAA, [each for each in found if is_ipv6(each)]),
+        ):
+            if addresses and question.rdtype in (kind, dns.rdatatype.ANY):
+                answer = dns.rrset.from_text(question.name, _TTL_S, _IN, kind, *addresses)
+                said.answer.append(answer)
         return said
 
     def _own_reverse(

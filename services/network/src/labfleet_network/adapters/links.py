@@ -4,6 +4,7 @@ Blocking; called in a thread. Everything says "already so" when it is.
 """
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ class Neighbour:
     address: str
     mac: str
     vtep: str
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 @contextlib.contextmanager
@@ -136,10 +141,11 @@ class Links:
             if mac and target and mac != _ALL_ZERO:
                 vteps[mac] = target
         found = set()
-        for entry in self._ip.get_neighbours(ifindex=bridge):
-            mac, address = entry.get_attr("NDA_LLADDR"), entry.get_attr("NDA_DST")
-            if mac in vteps and address:
-                found.add(Neighbour(address, mac, vteps[mac]))
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for entry in self._ip.get_neighbours(family=family, ifindex=bridge):
+                mac, address = entry.get_attr("NDA_LLADDR"), entry.get_attr("NDA_DST")
+                if mac in vteps and address:
+                    found.add(Neighbour(address, mac, vteps[mac]))
         return found
 
     def teach(self, vxlan: int, bridge: int, one: Neighbour) -> None:
@@ -150,17 +156,31 @@ class Links:
             for index in (bridge, vxlan):
                 self._ip.neigh(
                     "replace",
+                    family=_family(one.address),
                     dst=one.address,
                     lladdr=one.mac,
                     ifindex=index,
                     state=_NUD_PERMANENT,
                 )
 
-    def unteach(self, vxlan: int, bridge: int, one: Neighbour) -> None:
-        """Forget a remote container; unknown is success."""
+    def unteach(
+        self, vxlan: int, bridge: int, one: Neighbour, *, keeps_frames: bool = False
+    ) -> None:
+        """Forget a remote container; unknown is success.
+
+        `keeps_frames`: it has another address, so that its frames still go there.
+        """
         for index in (bridge, vxlan):
             with contextlib.suppress(NetlinkError):
-                self._ip.neigh("del", dst=one.address, lladdr=one.mac, ifindex=index)
+                self._ip.neigh(
+                    "del",
+                    family=_family(one.address),
+                    dst=one.address,
+                    lladdr=one.mac,
+                    ifindex=index,
+                )
+        if keeps_frames:
+            return
         with contextlib.suppress(NetlinkError):
             self._ip.fdb("del", ifindex=vxlan, lladdr=one.mac, master=bridge)
         with contextlib.suppress(NetlinkError):

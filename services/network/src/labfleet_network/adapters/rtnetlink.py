@@ -11,7 +11,8 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 
 from labfleet_proto.errors import InternalError
 
@@ -29,6 +30,8 @@ _IFF_UP = 1
 _TABLE_MAIN, _PROTOCOL_BOOT, _UNICAST = 254, 3, 1
 _LOOPBACK = 1
 _LINK_LOCAL_PREFIX, _SCOPE_LINK = 16, 253
+_NO_DETECTION = 0x02
+"""IFA_F_NODAD: good at once."""
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
@@ -54,6 +57,15 @@ class Interface:
     mtu: int
     more: tuple[str, ...] = ()
     """Link-local addresses beside."""
+    address6: str = ""
+    """Empty: no IPv6."""
+    prefix_len6: int = 0
+    gateway6: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that it may send from."""
+        return (self.address, *self.more, *((self.address6,) if self.address6 else ()))
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -150,6 +162,9 @@ def configure(interfaces: Sequence[Interface]) -> None:
     requests: list[tuple[int, int, bytes]] = []
     what: list[str] = []
     has_route = False
+    if any(each.address6 for each in interfaces):
+        with _named("turn IPv6 on"):
+            _turn_on6(["lo", *(each.name for each in interfaces if each.address6)])
     for each in interfaces:
         with _named(f"find {each.name}"):
             index = socket.if_nametoindex(each.name)
@@ -160,6 +175,12 @@ def configure(interfaces: Sequence[Interface]) -> None:
         what.append(f"give {each.name} the address {each.address}")
         requests.append((_NEWLINK, 0, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP)))
         what.append(f"set {each.name} up")
+        if each.address6:  # without asking who else has it: the claim says so
+            packed = IPv6Address(each.address6).packed
+            address = _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+            head = _ADDR.pack(socket.AF_INET6, each.prefix_len6, _NO_DETECTION, 0, index)
+            requests.append((_NEWADDR, _CREATE_NEW, head + address))
+            what.append(f"give {each.name} the address {each.address6}")
         for text in each.more:
             packed = IPv4Address(text).packed
             address = _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
@@ -168,36 +189,47 @@ def configure(interfaces: Sequence[Interface]) -> None:
             what.append(f"give {each.name} the address {text}")
         if each.gateway and not has_route:
             has_route = True
-            requests.append((_NEWROUTE, _CREATE_NEW, _default_route(each.gateway, index)))
-            what.append(f"route through {each.gateway}")
+            for gateway in filter(None, (each.gateway, each.gateway6)):
+                requests.append((_NEWROUTE, _CREATE_NEW, _default_route(gateway, index)))
+                what.append(f"route through {gateway}")
     if requests:
         with _named("configure interfaces"):
             results = _talk(requests)
         _check(what, results)
 
 
+def _turn_on6(names: Sequence[str]) -> None:
+    """Let interfaces have IPv6, without any word of other hosts: addresses come from us alone."""
+    for name in names:
+        for key, value in (("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")):
+            Path(f"/proc/sys/net/ipv6/conf/{name}/{key}").write_text(value)
+
+
 def _default_route(gateway: str, index: int) -> bytes:
-    head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, 0, _UNICAST, 0)
-    way = _attribute(_RTA_GATEWAY, IPv4Address(gateway).packed)
+    address = ip_address(gateway)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    head = _ROUTE.pack(family, 0, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, 0, _UNICAST, 0)
+    way = _attribute(_RTA_GATEWAY, address.packed)
     return head + way + _number(_RTA_OIF, index)
 
 
-def set_way_out(gateway: str, name: str) -> None:
-    """Make the default route of the current namespace lead through a gateway; empty: nowhere.
+def set_way_out(gateway: str, gateway6: str, name: str) -> None:
+    """Make the default routes of the current namespace lead through gateways; empty: nowhere.
 
     Raises InternalError.
     """
-    if gateway:
-        with _named(f"route through {gateway}"):
-            route = _default_route(gateway, socket.if_nametoindex(name))
-            results = _talk([(_NEWROUTE, _CREATE_OR_REPLACE, route)])
-        _check([f"route through {gateway}"], results)
-        return
-    with _named("remove the default route"):
-        head = _ROUTE.pack(socket.AF_INET, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
-        results = _talk([(_DELROUTE, 0, head)])
-    if results != [errno.ESRCH]:
-        _check(["remove the default route"], results)
+    for family, each in ((socket.AF_INET, gateway), (socket.AF_INET6, gateway6)):
+        if each:
+            with _named(f"route through {each}"):
+                route = _default_route(each, socket.if_nametoindex(name))
+                results = _talk([(_NEWROUTE, _CREATE_OR_REPLACE, route)])
+            _check([f"route through {each}"], results)
+            continue
+        with _named("remove the default route"):
+            head = _ROUTE.pack(family, 0, 0, 0, _TABLE_MAIN, 0, 0, 0, 0)
+            results = _talk([(_DELROUTE, 0, head)])
+        if results[0] not in (errno.ESRCH, errno.ENOENT):  # there is none
+            _check(["remove the default route"], results)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from labfleet_proto.ids import ContainerId, NetworkId
 from labfleet_proto.networks import AddressRecord
@@ -71,7 +71,7 @@ class Directory:
             plain = wanted.removesuffix(suffix) if len(suffix) > 1 else wanted
             for each in (wanted, plain):
                 found |= self._by_name.get((each_network, each), set())
-        return sorted(found, key=IPv4Address) if found else None
+        return sorted(found, key=_in_order) if found else None
 
     def reverse(
         self, asker: str, address: str, network: NetworkId | None = None
@@ -84,3 +84,9 @@ class Directory:
             if record.network in mine and record.names
         ]
         return names or None
+
+
+def _in_order(address: str) -> tuple[int, int]:
+    """IPv4 first, then by number."""
+    parsed = ip_address(address)
+    return parsed.version, int(parsed)

@@ -4,6 +4,10 @@ Few rules, many elements: ports and networks are elements of maps and sets, so a
 element and never a reload.
 """
 
+from ipaddress import IPv6Address
+
+from labfleet_network.core import naming
+from labfleet_network.core.addresses import is_ipv6, link_local6
 from labfleet_proto.networks import ADDRESS_POOL, PublishedPort
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
@@ -193,13 +197,22 @@ def add_network(
 
 
 def spoof_table(tag: str) -> str:
-    """The bridge table: a port sends only from its own MAC and address, also in ARP."""
+    """The bridge table: a port sends only from its own MAC and addresses, also in ARP and neighbour discovery.
+
+    The host itself takes no part in the networks' IPv6: a router does.
+    """
     table, own = f"{tag}-ports", "iifname . ether saddr"
+    guests = "\n".join(
+        f'    iifname "{tag}{kind}*" ether type ip6 drop'
+        for kind in (naming.VETH, naming.VXLAN, naming.LAN)
+    )
     return f"""
 table bridge {table}
 delete table bridge {table}
 table bridge {table} {{
   set sources {{ type ifname . ether_addr . ipv4_addr; }}
+  set sources6 {{ type ifname . ether_addr . ipv6_addr; }}
+  set targets6 {{ typeof iifname . @th,64,128; }}
   set ports {{ type ifname; }}
   chain prerouting {{
     type filter hook prerouting priority filter; policy accept;
@@ -207,7 +220,17 @@ table bridge {table} {{
     ether type arp {own} . arp saddr ip @sources iifname . arp saddr ether . arp saddr ip @sources accept
     ether type ip udp dport 67 drop
     ether type ip {own} . ip saddr @sources accept
+    ether type != ip6 drop
+    icmpv6 type {{ nd-router-advert, nd-redirect }} drop
+    icmpv6 type nd-neighbor-advert iifname . @th,64,128 != @targets6 drop
+    udp sport 547 drop
+    {own} . ip6 saddr @sources6 accept
+    ip6 saddr :: icmpv6 type nd-neighbor-solicit iifname . @th,64,128 @targets6 accept
     drop
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+{guests}
   }}
 }}
 """
@@ -215,17 +238,29 @@ table bridge {table} {{
 
 def add_source(tag: str, veth: str, mac: str, *addresses: str) -> str:
     """Commands that let a port send from its addresses."""
-    sources = (
-        f'add element bridge {tag}-ports sources {{ "{veth}" . {mac} . {address} }}\n'
-        for address in addresses
+    return (
+        _sources("add", tag, veth, mac, addresses)
+        + f'add element bridge {tag}-ports ports {{ "{veth}" }}\n'
     )
-    return "".join(sources) + f'add element bridge {tag}-ports ports {{ "{veth}" }}\n'
 
 
 def delete_source(tag: str, veth: str, mac: str, *addresses: str) -> str:
     """Commands that forget a port. Fails as a whole when it is not there."""
-    sources = (
-        f'delete element bridge {tag}-ports sources {{ "{veth}" . {mac} . {address} }}\n'
-        for address in addresses
+    return (
+        _sources("delete", tag, veth, mac, addresses)
+        + f'delete element bridge {tag}-ports ports {{ "{veth}" }}\n'
     )
-    return "".join(sources) + f'delete element bridge {tag}-ports ports {{ "{veth}" }}\n'
+
+
+def _sources(verb: str, tag: str, veth: str, mac: str, addresses: tuple[str, ...]) -> str:
+    table = f"{verb} element bridge {tag}-ports"
+    lines = [
+        f'{table} sources {{ "{veth}" . {mac} . {address} }}\n'
+        for address in addresses
+        if not is_ipv6(address)
+    ]
+    of_six = [address for address in addresses if is_ipv6(address)]
+    for address in (*of_six, *([link_local6(mac)] if of_six else [])):
+        lines.append(f'{table} sources6 {{ "{veth}" . {mac} . {address} }}\n')
+        lines.append(f'{table} targets6 {{ "{veth}" . {int(IPv6Address(address)):#034x} }}\n')
+    return "".join(lines)

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from labfleet_chassis.store import ExistsError
 from labfleet_network.core import addresses as rules
@@ -14,7 +16,13 @@ from labfleet_proto.buckets import address_key
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import ForbiddenError, StaleError
 from labfleet_proto.ids import ContainerId, HostId, TenantId
-from labfleet_proto.networks import AddressRecord, AllocateInterface, InterfaceWish, NetworkRecord
+from labfleet_proto.networks import (
+    AddressPool,
+    AddressRecord,
+    AllocateInterface,
+    InterfaceWish,
+    NetworkRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -51,14 +59,9 @@ class Addresses:
         """
         if wish.address is not None:
             rules.check_asked(network, wish.address)
-        taken = {
-            each.address for each in self._memory.addresses.values() if each.network == network.id
-        }
-        self._asked -= self._memory.addresses.entries.keys()
-        while True:
-            busy = {key.partition(".")[2] for key in self._asked if key.startswith(network.id)}
-            address = wish.address or rules.lowest_free(network, taken | busy)
-            record = AddressRecord(
+
+        def record_of(address: str) -> AddressRecord:
+            return AddressRecord(
                 network=network.id,
                 address=address,
                 mac=wish.mac or rules.mac_of(address),
@@ -72,13 +75,51 @@ class Addresses:
                 links=wish.links,
                 link_local=wish.link_local,
             )
+
+        return await self._first_free(
+            network, wish.address, partial(rules.lowest_free, network), record_of
+        )
+
+    async def claim6(
+        self, wish: InterfaceWish, network: NetworkRecord, pool: AddressPool, beside: AddressRecord
+    ) -> Claim:
+        """Claim an IPv6 address for an interface that has its other one. Raises as `claim`."""
+        if wish.address6 is not None:
+            rules.check_asked6(network, pool, wish.address6)
+
+        def record_of(address: str) -> AddressRecord:
+            return beside.model_copy(update={"address": address, "link_local": ()})
+
+        return await self._first_free(
+            network, wish.address6, partial(rules.lowest_free6, network, pool), record_of
+        )
+
+    async def _first_free(
+        self,
+        network: NetworkRecord,
+        asked: str | None,
+        lowest: Callable[[set[str]], str],
+        record_of: Callable[[str], AddressRecord],
+    ) -> Claim:
+        taken = {
+            each.address for each in self._memory.addresses.values() if each.network == network.id
+        }
+        self._asked -= self._memory.addresses.entries.keys()
+        while True:
+            busy = {
+                key.partition(".")[2].replace("=", ":")
+                for key in self._asked
+                if key.startswith(network.id)
+            }
+            address = asked or lowest(taken | busy)
+            record = record_of(address)
             key = address_key(network.id, address)
             self._asked.add(key)
             try:
                 revision = await self._memory.addresses.bucket.create(key, record)
             except ExistsError as exc:
                 self._asked.discard(key)
-                if wish.address is not None:
+                if asked is not None:
                     raise ForbiddenError(f"Address already in use: {address}") from exc
                 taken.add(address)
             except BaseException:

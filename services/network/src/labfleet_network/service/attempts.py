@@ -20,6 +20,7 @@ from labfleet_network.service.exposure import Exposure
 from labfleet_network.service.fabric import Fabric
 from labfleet_network.service.kernel import Kernel
 from labfleet_network.service.memory import Memory
+from labfleet_network.service.places import Place, endpoint, places
 from labfleet_network.service.ports import Ports
 from labfleet_network.service.wiring import Wiring
 from labfleet_network.settings import Settings
@@ -36,9 +37,7 @@ from labfleet_proto.ids import ContainerId, HostId, TenantId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.networks import (
-    AddressRecord,
     AllocateInterface,
-    Endpoint,
     InterfaceReady,
     InterfaceWish,
     NetworkRecord,
@@ -134,7 +133,7 @@ class Attempts:
             return
         ports = wanted.ports_of(owner)
         if ports:
-            await self.exposure.lead(container, each.claims[0].record, ports)
+            await self.exposure.lead(container, places(each.claims)[0].record, ports)
 
     # -- jobs
 
@@ -176,7 +175,7 @@ class Attempts:
     def put(self, container: ContainerId, allocated: Allocated) -> None:
         """Note what a container has now."""
         self._allocated[container] = allocated
-        ENDPOINTS.set(sum(len(each.claims) for each in self._allocated.values()))
+        ENDPOINTS.set(sum(len(places(each.claims)) for each in self._allocated.values()))
 
     def lock(self, container: ContainerId) -> asyncio.Lock:
         """One at a time changes what a container has."""
@@ -194,11 +193,11 @@ class Attempts:
         if known is None or known.tenant != tenant or path is None:
             raise ConflictError(f"cannot join network of a non running container: {container}")
         found = []
-        for claim in known.claims:
-            record = claim.record
+        for place in places(known.claims):
+            record = place.record
             wish = InterfaceWish(network=record.network, network_name="", names=record.names)
             network = await self.network(wish)
-            found.append(endpoint(wish, network, record))
+            found.append(endpoint(wish, network, place))
         return InterfaceReady(
             netns_path=str(path),
             endpoints=tuple(found),
@@ -237,17 +236,16 @@ class Attempts:
                         tasks.create_task(self._timed("network", self.fabric.ensure(network)))
             except ExceptionGroup as group:  # not except*: that would wrap what is raised here
                 raise _first(group) from None
-            records: list[AddressRecord] = [claim.result() for claim in claims]
+            held: list[Place] = [claim.result() for claim in claims]
             way_out = rules.way_out(args.networks, networks)
-            await self._timed("plug", self.wiring.plug(args.container, networks, records, way_out))
+            await self._timed("plug", self.wiring.plug(args.container, networks, held, way_out))
             await self.wiring.set_sysctls(args.container, args.sysctls)
-        if args.ports and records:
+        if args.ports and held:
             await self._timed(
-                "ports", self.exposure.publish(args.container, records[0], args.ports)
+                "ports", self.exposure.publish(args.container, held[0].record, args.ports)
             )
         endpoints = tuple(
-            endpoint(wish, network, record)
-            for wish, network, record in zip(args.networks, networks, records, strict=True)
+            endpoint(*each) for each in zip(args.networks, networks, held, strict=True)
         )
         ready = InterfaceReady(
             netns_path=str(self._kernel.namespaces.path(name)),
@@ -284,12 +282,20 @@ class Attempts:
         wish: InterfaceWish,
         network: NetworkRecord,
         interface: str,
-    ) -> AddressRecord:
-        """Claim an address and note it at once: should another step fail, it is given back."""
+    ) -> Place:
+        """Claim addresses and note each at once: should another step fail, it is given back."""
         claim = await self.addresses.claim(tenant, args, wish, network, interface)
-        known = self._allocated[args.container]
-        self._allocated[args.container] = replace(known, claims=(*known.claims, claim))
-        return claim.record
+        self._note(args.container, claim)
+        pool = rules.pool6(network)
+        if pool is None:
+            return Place(claim.record)
+        beside = await self.addresses.claim6(wish, network, pool, claim.record)
+        self._note(args.container, beside)
+        return Place(claim.record, beside.record.address)
+
+    def _note(self, container: ContainerId, claim: Claim) -> None:
+        known = self._allocated[container]
+        self._allocated[container] = replace(known, claims=(*known.claims, claim))
 
     # -- release
 
@@ -367,20 +373,6 @@ class Attempts:
             if claim.key not in kept:
                 REPAIRS.labels("address").inc()
                 await self.addresses.give_back(claim)
-
-
-def endpoint(wish: InterfaceWish, network: NetworkRecord, record: AddressRecord) -> Endpoint:
-    """What the agent is told of an interface."""
-    return Endpoint(
-        network=network.id,
-        network_name=wish.network_name,
-        address=record.address,
-        prefix_len=rules.prefix_len(network),
-        mac=record.mac,
-        gateway="" if network.is_internal else network.gateway,
-        interface=record.interface,
-        aliases=wish.aliases,
-    )
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from labfleet_network.adapters.dns import DnsServer
 from labfleet_network.adapters.links import Neighbour
@@ -142,7 +143,8 @@ class Fabric:
             self._taught[network] = await asyncio.to_thread(links.learned, tunnel, bridge)
         known = self._taught[network]
         for one in known - target:
-            await asyncio.to_thread(links.unteach, tunnel, bridge, one)
+            keeps = any((each.mac, each.vtep) == (one.mac, one.vtep) for each in target)
+            await asyncio.to_thread(partial(links.unteach, tunnel, bridge, one, keeps_frames=keeps))
         for one in target - known:
             await asyncio.to_thread(links.teach, tunnel, bridge, one)
         self._taught[network] = target

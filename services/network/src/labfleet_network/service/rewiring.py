@@ -4,14 +4,13 @@ from dataclasses import replace
 
 from labfleet_network.core import addresses as rules
 from labfleet_network.core import naming
-from labfleet_network.service.addresses import Claim
-from labfleet_network.service.attempts import Allocated, Attempts, endpoint
+from labfleet_network.service.attempts import Allocated, Attempts
+from labfleet_network.service.places import Place, endpoint, main_claims, places
 from labfleet_network.settings import Settings
 from labfleet_proto.errors import ConflictError, StaleError
 from labfleet_proto.ids import NetworkId
 from labfleet_proto.jobs import Job
 from labfleet_proto.networks import (
-    AddressRecord,
     AllocateInterface,
     InterfaceReady,
     InterfaceWish,
@@ -40,57 +39,52 @@ class Rewiring:
             if known.attempt > args.attempt:
                 raise StaleError(f"container {args.container}: attempt {args.attempt} is over")
             networks = [await attempts.network(wish) for wish in args.networks]
-            by_network = {claim.record.network: claim for claim in known.claims}
-            for claim in known.claims:
-                if not _keeps(claim.record, args):
-                    del by_network[claim.record.network]
-                    await self._leave(args, claim)
+            kept = {place.record.network for place in places(known.claims) if _keeps(place, args)}
+            for network_id in {claim.record.network for claim in known.claims} - kept:
+                await self._leave(args, network_id)
             for wish, network in zip(args.networks, networks, strict=True):
-                if network.id not in by_network:
-                    by_network[network.id] = await self._join(job, args, wish, network)
-            return await self._settle(args, networks, by_network)
+                if network.id not in kept:
+                    await self._join(job, args, wish, network)
+            return await self._settle(args, networks)
 
-    async def _leave(self, args: AllocateInterface, claim: Claim) -> None:
+    async def _leave(self, args: AllocateInterface, network: NetworkId) -> None:
         attempts = self._attempts
-        await attempts.wiring.unplug(claim.record)
-        await attempts.addresses.give_back(claim)
         known = self._known(args)
-        rest = tuple(each for each in known.claims if each.key != claim.key)
+        gone = [claim for claim in known.claims if claim.record.network == network]
+        for claim in main_claims(gone):
+            await attempts.wiring.unplug(claim.record)
+        for claim in gone:
+            await attempts.addresses.give_back(claim)
+        rest = tuple(each for each in known.claims if each not in gone)
         attempts.put(args.container, replace(known, claims=rest))
 
     async def _join(
         self, job: Job, args: AllocateInterface, wish: InterfaceWish, network: NetworkRecord
-    ) -> Claim:
+    ) -> None:
         attempts = self._attempts
         used = {claim.record.interface for claim in self._known(args).claims}
         name = next(name for number in range(1 << 16) if (name := f"eth{number}") not in used)
         with attempts.fabric.using([network]):
             await attempts.fabric.ensure(network)
-            record = await attempts.claim(job.tenant, args, wish, network, name)
-            claim = next(each for each in self._known(args).claims if each.record == record)
             try:
-                await attempts.wiring.plug(args.container, [network], [record])
+                place = await attempts.claim(job.tenant, args, wish, network, name)
+                await attempts.wiring.plug(args.container, [network], [place])
             except BaseException:
-                await self._leave(args, claim)
+                await self._leave(args, network.id)
                 raise
-        return claim
 
     async def _settle(
-        self,
-        args: AllocateInterface,
-        networks: list[NetworkRecord],
-        by_network: dict[NetworkId, Claim],
+        self, args: AllocateInterface, networks: list[NetworkRecord]
     ) -> InterfaceReady:
         """The way out, the published ports, and what the agent is told."""
         attempts = self._attempts
-        records = [by_network[network.id].record for network in networks]
+        by_network = {place.record.network: place for place in places(self._known(args).claims)}
+        held = [by_network[network.id] for network in networks]
         out = rules.way_out(args.networks, networks)
         if out is not None:
-            await attempts.wiring.set_way_out(
-                args.container, networks[out].gateway, records[out].interface
-            )
-        if args.ports and records:
-            await attempts.exposure.publish(args.container, records[0], args.ports)
+            await attempts.wiring.set_way_out(args.container, networks[out], held[out])
+        if args.ports and held:
+            await attempts.exposure.publish(args.container, held[0].record, args.ports)
         elif args.ports:
             await attempts.exposure.withdraw(self._known(args).tenant, args.container, args.attempt)
         namespaces = attempts.namespaces
@@ -98,8 +92,7 @@ class Rewiring:
         ready = InterfaceReady(
             netns_path=str(namespaces.path(name)),
             endpoints=tuple(
-                endpoint(wish, network, record)
-                for wish, network, record in zip(args.networks, networks, records, strict=True)
+                endpoint(*each) for each in zip(args.networks, networks, held, strict=True)
             ),
             dns_servers=tuple(network.gateway for network in networks[:1]),
             sysfs_path=str(namespaces.sysfs(name) or ""),
@@ -117,11 +110,13 @@ class Rewiring:
         return known
 
 
-def _keeps(record: AddressRecord, args: AllocateInterface) -> bool:
+def _keeps(place: Place, args: AllocateInterface) -> bool:
     """Whether an interface is as one of the wishes has it."""
+    record = place.record
     return any(
         wish.network == record.network
         and wish.address in (None, record.address)
+        and (not place.address6 or wish.address6 in (None, place.address6))
         and wish.mac in (None, record.mac)
         and set(wish.aliases) <= set(record.names)
         and wish.links == record.links

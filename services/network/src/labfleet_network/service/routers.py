@@ -60,7 +60,7 @@ class Routers:
         return router
 
     def _make(self, network: NetworkRecord, bridge: int, mtu: int) -> Router:
-        tag, kernel = self._settings.tag, self._kernel
+        tag, kernel, pool = self._settings.tag, self._kernel, rules.pool6(network)
         name = naming.router(tag, network.id)
         kernel.namespaces.remove(name)
         kernel.namespaces.give(kernel.namespaces.make(), name)
@@ -74,6 +74,8 @@ class Routers:
             prefix_len=rules.prefix_len(network),
             gateway="",
             mtu=mtu,
+            address6=pool.gateway if pool is not None else "",
+            prefix_len6=rules.prefix_len6(pool),
         )
         out = Interface(
             veth=naming.transit(tag, network.id),
@@ -95,6 +97,8 @@ class Routers:
             set_sysctl("ipv4/ip_forward", "1")
             set_sysctl("ipv4/conf/all/rp_filter", "0")
             rtnetlink.configure([out, lan])
+            if pool is not None:  # there is no way out: who tries is told so at once
+                set_sysctl("ipv6/conf/all/forwarding", "1")
             nft = Nft()  # its netlink socket is of the namespace that it is made in
             nft.run(firewall.router_table(is_open=not network.is_internal))
             try:

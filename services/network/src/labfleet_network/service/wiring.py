@@ -9,6 +9,7 @@ from labfleet_network.core import addresses as rules
 from labfleet_network.core import firewall, naming
 from labfleet_network.service.fabric import Fabric
 from labfleet_network.service.kernel import Kernel
+from labfleet_network.service.places import Place
 from labfleet_network.settings import Settings
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import ContainerId
@@ -27,14 +28,14 @@ class Wiring:
         self,
         container: ContainerId,
         networks: Sequence[NetworkRecord],
-        records: Sequence[AddressRecord],
+        places: Sequence[Place],
         way_out: int | None = None,
     ) -> None:
-        """Make the interface of each record in its network. Raises InternalError.
+        """Make the interface of each place in its network. Raises InternalError.
 
         `way_out`: position of the network that leads out; None: none of these.
         """
-        await self._kernel.in_thread(self._plug_now, container, networks, records, way_out)
+        await self._kernel.in_thread(self._plug_now, container, networks, places, way_out)
 
     async def set_sysctls(self, container: ContainerId, settings: Mapping[str, str]) -> None:
         """Set what a container asks of its network namespace. Raises InvalidRequestError."""
@@ -59,12 +60,16 @@ class Wiring:
         veth = naming.veth(self._settings.tag, record.container, record.network)
         await self._kernel.in_thread(self._kernel.links.delete, veth)
 
-    async def set_way_out(self, container: ContainerId, gateway: str, interface: str) -> None:
-        """Lead what leaves a running container through a gateway; empty: nowhere. Raises InternalError."""
+    async def set_way_out(
+        self, container: ContainerId, network: NetworkRecord, place: Place
+    ) -> None:
+        """Lead what leaves a running container through a network's gateways. Raises InternalError."""
         name = naming.namespace(self._settings.tag, container)
+        pool = rules.pool6(network) if place.address6 else None
+        ways = (network.gateway, pool.gateway if pool is not None else "", place.record.interface)
 
         def work() -> None:
-            self._kernel.namespaces.inside(name, lambda: rtnetlink.set_way_out(gateway, interface))
+            self._kernel.namespaces.inside(name, lambda: rtnetlink.set_way_out(*ways))
 
         await self._kernel.in_thread(work)
 
@@ -72,29 +77,41 @@ class Wiring:
         self,
         container: ContainerId,
         networks: Sequence[NetworkRecord],
-        records: Sequence[AddressRecord],
+        places: Sequence[Place],
         way_out: int | None,
     ) -> None:
         tag, kernel = self._settings.tag, self._kernel
         name = naming.namespace(tag, container)
         interfaces = [
-            Interface(
-                veth=naming.veth(tag, container, network.id),
-                bridge=self._fabric.bridge(network.id),
-                name=record.interface,
-                mac=record.mac,
-                address=record.address,
-                prefix_len=rules.prefix_len(network),
-                gateway=network.gateway if number == way_out else "",
-                mtu=self._fabric.mtu,
-                more=record.link_local,
-            )
-            for number, (network, record) in enumerate(zip(networks, records, strict=True))
+            self._interface(container, network, place, is_way_out=number == way_out)
+            for number, (network, place) in enumerate(zip(networks, places, strict=True))
         ]
         if not interfaces:
             return
         kernel.nft.run(
-            "".join(firewall.add_source(tag, i.veth, i.mac, i.address, *i.more) for i in interfaces)
+            "".join(
+                firewall.add_source(tag, each.veth, each.mac, *each.addresses)
+                for each in interfaces
+            )
         )
         kernel.namespaces.plug(name, interfaces)
         kernel.namespaces.inside(name, lambda: rtnetlink.configure(interfaces))
+
+    def _interface(
+        self, container: ContainerId, network: NetworkRecord, place: Place, *, is_way_out: bool
+    ) -> Interface:
+        record, pool = place.record, rules.pool6(network) if place.address6 else None
+        return Interface(
+            veth=naming.veth(self._settings.tag, container, network.id),
+            bridge=self._fabric.bridge(network.id),
+            name=record.interface,
+            mac=record.mac,
+            address=record.address,
+            prefix_len=rules.prefix_len(network),
+            gateway=network.gateway if is_way_out else "",
+            mtu=self._fabric.mtu,
+            more=record.link_local,
+            address6=place.address6,
+            prefix_len6=rules.prefix_len6(pool),
+            gateway6=pool.gateway if pool is not None and is_way_out else "",
+        )

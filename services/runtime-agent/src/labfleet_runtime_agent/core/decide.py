@@ -117,6 +117,7 @@ def is_wired(record: ContainerRecord, seen: Observation) -> bool:
         wish.network_id == there.network
         and wish.aliases == there.aliases
         and wish.address in (None, there.address)
+        and (wish.address6 in (None, there.address6) or not there.address6)
         and wish.mac in (None, there.mac)
         for wish, there in zip(wishes, seen.endpoints, strict=True)
     )

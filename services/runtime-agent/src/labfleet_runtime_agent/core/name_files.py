@@ -20,24 +20,28 @@ def hosts(spec: ContainerSpec, endpoints: Sequence[Endpoint]) -> str:
     for extra in spec.extra_hosts:
         name, _, address = extra.partition(":")
         lines.append(f"{address}\t{name}")
-    lines += [_own_line(spec, endpoint) for endpoint in endpoints]
+    lines += [line for endpoint in endpoints for line in _own_lines(spec, endpoint)]
     return "\n".join(lines) + "\n"
 
 
-def _own_line(spec: ContainerSpec, endpoint: Endpoint) -> str:
+def _own_lines(spec: ContainerSpec, endpoint: Endpoint) -> list[str]:
     full = spec.hostname
     if spec.domainname:
         full = f"{full}.{spec.domainname} {full}"
-    return f"{endpoint.address}\t{full}"
+    return [f"{address}\t{full}" for address in _addresses(endpoint)]
+
+
+def _addresses(endpoint: Endpoint) -> list[str]:
+    return [each for each in (endpoint.address, endpoint.address6) if each]
 
 
 def changed_hosts(
     text: str, spec: ContainerSpec, old: Sequence[Endpoint], new: Sequence[Endpoint]
 ) -> str:
     """What /etc/hosts becomes; lines of the container's own stay."""
-    had, has = ({each.address for each in side} for side in (old, new))
+    had, has = ({address for each in side for address in _addresses(each)} for side in (old, new))
     lines = [line for line in text.splitlines() if line.split("\t")[0] not in had - has]
-    lines += [_own_line(spec, each) for each in new if each.address not in had]
+    lines += [line for each in new if each.address not in had for line in _own_lines(spec, each)]
     return "\n".join(lines) + "\n"
 
 

@@ -265,6 +265,7 @@ class Launch:
                 names=tuple(dict.fromkeys((*names, *network.aliases))),
                 aliases=network.aliases,
                 address=network.address,
+                address6=network.address6,
                 mac=network.mac,
                 links=network.links,
                 link_local=network.link_local,
