@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.farm.fleet import Fleet, until
+from tests.farm.fleet import Fleet, until, until_clean
 from tests.farm.raw_http import UPGRADE, WEBSOCKET, asked
 
 HOST = "host1"
@@ -164,3 +164,21 @@ def test_a_client_that_does_not_read_is_waited_for_without_memory(box: Fleet) ->
             status = Path(f"/proc/{box.service_pid(name)}/status").read_text()
             resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
             assert int(resident.split()[1]) < 200_000
+
+
+@pytest.mark.parametrize("service", ["api", "runtime-agent-host1"])
+def test_a_commit_whose_service_is_killed_lets_its_container_go_on(
+    fleet: Fleet, service: str
+) -> None:
+    script = "truncate -s 700m /big; while :; do echo tick; sleep 0.1; done"
+    fleet.docker("run", "-d", "--name", "busy", "--label", "labfleet.constraint=host==host1",
+                 "busybox", "sh", "-c", script)  # fmt: skip
+    until(lambda: fleet.docker("logs", "busy").out)
+    with fleet.start("commit", "busy", "never"):
+        until(lambda: fleet.inspect("busy")["State"]["Paused"], every_s=0.01)
+        old = fleet.kill_service(service)
+    until(lambda: fleet.service_pid(service) not in (0, old))
+    fleet.wait_ready()
+    until(lambda: not fleet.inspect("busy")["State"]["Paused"])
+    assert fleet.docker("exec", "busy", "echo", "goes on").out == "goes on"
+    until_clean(fleet)

@@ -369,6 +369,8 @@ class ReadLayer(Message):
 
     op: Literal["layer"] = "layer"
     container: ContainerId
+    is_still: bool = False
+    """Let the container stand still meanwhile, if it runs."""
 
 
 class ExportFiles(Message):

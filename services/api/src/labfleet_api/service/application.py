@@ -50,7 +50,7 @@ def routes(fleet: Fleet) -> FastAPI:
         files.router(fleet),
         image_transfer.router(fleet),
         builds.router(fleet, networks),
-        commit.router(fleet, changes.Changes(fleet)),
+        commit.router(fleet),
         images.router(fleet),
         network_routes.router(fleet, networks),
         volumes.router(fleet),

@@ -1,7 +1,6 @@
 """`docker commit`: a container's writable layer becomes an image of the store."""
 
 import contextlib
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -10,7 +9,6 @@ from fastapi import APIRouter, Request, Response
 from labfleet_api.core import changes
 from labfleet_api.core.commits import CommitBody, committed_config, container_config
 from labfleet_api.core.status import state_of
-from labfleet_api.service.changes import Changes
 from labfleet_api.service.exchange import last_line
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, flag, read_body
@@ -21,21 +19,18 @@ from labfleet_chassis.data_port import ByteStream
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import (
-    ConflictError,
-    InternalError,
     InvalidRequestError,
     LabfleetError,
-    NotFoundError,
     UnavailableError,
 )
 from labfleet_proto.image_streams import AddImage, NewImage
-from labfleet_proto.runtime import ReadLayer
+from labfleet_proto.runtime import RECONCILE, ReadLayer, Reconcile
 
 _CHUNK = 256 << 10
 _TAR_END = bytes(1024)
 
 
-def router(fleet: Fleet, pauses: Changes) -> APIRouter:
+def router(fleet: Fleet) -> APIRouter:
     """The route of commits."""
     routes = APIRouter()
     shelf = Shelf(fleet)
@@ -60,12 +55,12 @@ def router(fleet: Fleet, pauses: Changes) -> APIRouter:
             container=record.id,
             container_config=container_config(record),
         )
-        is_running = state_of(record, fleet.seen(record)) == "running"
-        if is_running and flag(request, "pause", default=True):
-            async with _paused(pauses, record):
-                made = await _carry(fleet, record, wish)
-        else:
-            made = await _carry(fleet, record, wish)
+        is_live = state_of(record, fleet.seen(record)) in ("running", "paused")
+        is_still = is_live and flag(request, "pause", default=True)
+        made = await _carry(fleet, record, wish, is_still=is_still)
+        if is_still:  # who looks next sees it go on
+            with contextlib.suppress(LabfleetError):
+                fleet.told(await fleet.ask(RECONCILE, Reconcile(record=record), record))
         about = {"name": record.name, "image": record.image.reference, "imageID": made.image_id}
         if made.name:
             about["imageRef"] = made.name
@@ -75,22 +70,17 @@ def router(fleet: Fleet, pauses: Changes) -> APIRouter:
     return routes
 
 
-@contextlib.asynccontextmanager
-async def _paused(pauses: Changes, record: ContainerRecord) -> AsyncIterator[None]:
-    """Let a container stand still. One that ends or is let go on by others meanwhile is none of ours."""
-    await pauses.pause(record)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ConflictError, InternalError, NotFoundError):
-            await pauses.unpause(record)
+async def _carry(
+    fleet: Fleet, record: ContainerRecord, wish: AddImage, *, is_still: bool
+) -> NewImage:
+    """Lead the layer from its host to the store. Raises LabfleetError; then no image is made.
 
-
-async def _carry(fleet: Fleet, record: ContainerRecord, wish: AddImage) -> NewImage:
-    """Lead the layer from its host to the store. Raises LabfleetError; then no image is made."""
+    The host lets the container stand still while this stream is open, whatever becomes of this api.
+    """
+    layer = ReadLayer(container=record.id, is_still=is_still)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(fleet.store_stream(wish))
-        host = await stack.enter_async_context(fleet.stream(record, ReadLayer(container=record.id)))
+        host = await stack.enter_async_context(fleet.stream(record, layer))
         try:
             async with TaskGroup() as tasks:
                 tasks.create_task(_copy(host, store))

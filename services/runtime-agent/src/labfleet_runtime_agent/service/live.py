@@ -62,6 +62,8 @@ class Live:
         self.exited = asyncio.Event()
         self.limits: Limits | None = None
         """In force on its processes; None if that is not known."""
+        self.readers_still = 0
+        """Who reads its files while it stands still."""
         self.files = asyncio.Lock()
         """Held while its files are mounted or taken away."""
         self._attachments: list[Attachment] = []

@@ -1,6 +1,7 @@
 """The data port's streams: attach, exec, logs, archives."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 from labfleet_chassis.data_port import Accept, ByteStream
@@ -79,9 +80,7 @@ class Streams:
                     await accept({})
                     await layer_reading.write_changes(layer, stream.write)
                 case ReadLayer():
-                    layer = await worker.writable_layer()
-                    await accept({})
-                    await layer_reading.write_tar(layer, stream.write)
+                    await self._read_layer(worker, request, stream, accept)
                 case ExportFiles():
                     async with worker.root() as view:
                         await accept({})
@@ -114,6 +113,17 @@ class Streams:
         stream.write_eof()
         if attachment.has_detached:
             await tools.emit(record, "detach")
+
+    @staticmethod
+    async def _read_layer(
+        worker: Worker, request: ReadLayer, stream: ByteStream, accept: Accept
+    ) -> None:
+        layer = await worker.writable_layer()
+        async with contextlib.AsyncExitStack() as stack:
+            if request.is_still:
+                await stack.enter_async_context(worker.standing_still())
+            await accept({})
+            await layer_reading.write_tar(layer, stream.write)
 
     async def _read_archive(
         self, worker: Worker, request: ReadArchive, stream: ByteStream, accept: Accept

@@ -18,7 +18,7 @@ from labfleet_runtime_agent.adapters.ledger import LedgerEntry
 from labfleet_runtime_agent.adapters.processes import ProcessHandle
 from labfleet_runtime_agent.adapters.writable_layer import WritableLayer
 from labfleet_runtime_agent.core import decide as rules
-from labfleet_runtime_agent.service import changing, ending, file_views, recovery
+from labfleet_runtime_agent.service import changing, ending, file_views, recovery, stillness
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.live import Live
 from labfleet_runtime_agent.service.rewiring import Rewirer
@@ -135,6 +135,10 @@ class Worker:
         """Its root file system alone, without what is mounted on it."""
         return file_views.root(self._live)
 
+    def standing_still(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """It stands still for as long as its files are read, if it runs."""
+        return stillness.standing_still(self._live)
+
     async def writable_layer(self) -> WritableLayer:
         """Where its changes are."""
         return await file_views.writable_layer(self._live)
@@ -152,6 +156,8 @@ class Worker:
             action = rules.decide(self.record, self.seen)
             if isinstance(action, rules.Rewire) and self._rewirer.gave_up(generation):
                 action = rules.Nothing()
+            if isinstance(action, rules.Thaw) and live.readers_still:
+                action = rules.Nothing()  # its end wakes this loop
             if isinstance(action, rules.Nothing | rules.Await):
                 live.waiters.answer(generation, self.seen)
                 if self.is_removed:
