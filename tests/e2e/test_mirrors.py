@@ -83,6 +83,11 @@ def test_pull_shows_dockers_progress_and_run_pulls(
     digest = said[-2].removeprefix("Digest: ")
     about = json.loads(mirrored.docker("image", "inspect", name).out)[0]
     assert about["RepoDigests"] == [f"{name}@{digest}"]
+    for wanted, words in (
+        (f"{name}:9", f"manifest for {name}:9 not found: manifest unknown"),
+        (f"{name}never", "repository does not exist or may require 'docker login'"),
+    ):
+        assert words in mirrored.docker("pull", wanted, code=1).err
     again = mirrored.docker("pull", name).out
     assert "Already exists" in again
     assert "up to date" in again

@@ -73,13 +73,15 @@ class OtherRegistry:
             self.process.wait()
             self.process = None
 
-    def push(self, archive: Path, name: str) -> None:
-        """Put an image of an archive of docker's under a name with its tag."""
+    def push(self, archive: Path, name: str, named: str = "") -> None:
+        """Put an image of an archive of docker's, maybe the one `named` there, under a name with its tag."""
         login = ["--dest-creds", f"{self.user}:{self.password}"] if self.user else []
         words = ["skopeo", "copy", "-q", "--dest-tls-verify=false", *login]
         target = f"docker://{self.host}/{name}"
         done = subprocess.run(
-            [*words, f"docker-archive:{archive}", target], capture_output=True, check=False
+            [*words, f"docker-archive:{archive}{named and ':' + named}", target],
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
 

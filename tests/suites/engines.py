@@ -1,4 +1,7 @@
-"""What a suite is run on: a fleet of one host or three, or a dockerd of our own to compare with."""
+"""What a suite is run on: a fleet of one host or three, or a dockerd of our own to compare with.
+
+The fleet has a mirror with the images of the suites; dockerd has none, in its network of its own.
+"""
 
 import contextlib
 import os
@@ -10,6 +13,7 @@ from pathlib import Path
 
 from tests.bench import peers
 from tests.farm.fleet import running_fleet, sweep_leftovers
+from tests.farm.registries import other_registry
 from tests.suites import images
 
 ENGINES = ("1", "3", "dockerd")
@@ -44,7 +48,14 @@ def engine(name: str) -> Iterator[Engine]:
                 yield _ready(name, f"unix://{peer.socket}", config, archives)
         else:
             sweep_leftovers()
-            with running_fleet(config, hosts=int(name), suffix=f"-suite{name}") as fleet:
+            with (
+                other_registry(folder / "registry") as registry,
+                running_fleet(config, hosts=int(name), suffix=f"-suite{name}") as fleet,
+            ):
+                for archive in archives:
+                    for tag in images.tags_of(archive):
+                        registry.push(archive, f"library/{tag}", named=tag)
+                fleet.labfleet("mirror", "add", registry.url)
                 yield _ready(name, fleet.url, config, archives)
 
 

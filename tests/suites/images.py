@@ -55,6 +55,14 @@ def write(folder: Path) -> list[Path]:
     ]
 
 
+def tags_of(archive: Path) -> list[str]:
+    """The names of the image in an archive."""
+    with tarfile.open(archive) as tar:
+        index = tar.extractfile("manifest.json")
+        assert index is not None
+        return list(json.load(index)[0]["RepoTags"])
+
+
 def _tar(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     with tarfile.open(path, "w") as archive:
         for name, data in files:

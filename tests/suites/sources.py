@@ -40,10 +40,6 @@ SUITES = (
     Suite(
         "aiodocker",
         ("tests/test_*.py",),
-        (
-            "tests/test_containers.py::test_run_container_with_missing_image",
-            "tests/test_containers.py::test_run_failing_start_container",
-        ),
     ),
 )
 

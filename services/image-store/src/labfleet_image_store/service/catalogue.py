@@ -1,5 +1,6 @@
 """What exists: tags and manifests in the fleet's memory, their bytes in files."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -11,10 +12,7 @@ from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.core import manifests, references
 from labfleet_image_store.core.manifests import INDEX_TYPES, Manifest
 from labfleet_proto.buckets import manifest_key, tag_key
-from labfleet_proto.errors import (
-    InvalidRequestError,
-    NotFoundError,
-)
+from labfleet_proto.errors import DigestMismatchError, NotFoundError
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import (
     ManifestRecord,
@@ -85,7 +83,8 @@ class Catalogue:
         """Store a manifest, and its tag if `reference` is one.
 
         Blobs that the caller may read under the same name from a shared repository are referred to.
-        Raises InvalidRequestError, NotFoundError when a blob of it is not in the repository.
+        Raises InvalidRequestError, DigestMismatchError, NotFoundError when a blob of it is not in the
+        repository.
         """
         manifest = manifests.parse(data, content_type)
         for blob in manifest.blobs:
@@ -96,10 +95,11 @@ class Catalogue:
                 raise NotFoundError(
                     f"manifest {child.digest} is not in {familiar_repository(repository)}"
                 )
+        if references.is_digest(reference):
+            have = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            if have != reference:
+                raise DigestMismatchError(f"digest invalid: the bytes are {have}, not {reference}")
         digest = self.files.put(repository, data)
-        if references.is_digest(reference) and reference != digest:
-            self.files.unlink(repository, digest)
-            raise InvalidRequestError(f"digest invalid: the bytes are {digest}, not {reference}")
         record = ManifestRecord(
             repository=repository,
             digest=digest,

@@ -213,8 +213,7 @@ class Puller:
             if here is not None and exc.may_be_there:  # offline: what there is must do
                 await self._say_present(wish, here[0], tell)
                 return False
-            shown, repository = wish.reference.familiar, wish.reference.repository
-            raise core.verdict(shown, repository, exc.troubles) from exc
+            raise await self._refusal(route, wish, exc) from exc
         await tell(pull_lines.pulling(wish.shown, wish.label))
         record = await self._of_machine(route, wish, top)
         self._check_kind(record)
@@ -224,6 +223,16 @@ class Puller:
         await self._warn(wish, record, tell)
         await tell(pull_lines.digest(top.digest))
         return is_new
+
+    async def _refusal(self, route: Route, wish: _Wish, exc: NoneHasItError) -> LabfleetError:
+        """Docker's words; those for a repository that is nowhere differ from those for a tag."""
+        troubles = exc.troubles
+        if not exc.may_be_there:
+            try:
+                await self._remote.tags(route, wish.path)
+            except NoneHasItError as nowhere:
+                troubles = nowhere.troubles
+        return core.verdict(wish.reference.familiar, wish.reference.repository, troubles)
 
     async def _of_machine(self, route: Route, wish: _Wish, top: ManifestRecord) -> ManifestRecord:
         """The manifest for the machine that is wanted. Raises NotFoundError."""
