@@ -20,8 +20,6 @@ class Suite:
     name: str
     files: tuple[str, ...]
     """Below the source's root; patterns. Each is run by itself, with the images loaded anew: some tests prune."""
-    left_out: tuple[str, ...] = ()
-    """Tests that take an image away which only Docker Hub gives back; they count as failed."""
 
 
 _DOCKER_PY = (
