@@ -18,6 +18,7 @@ need buildah buildah
 need nft nftables
 need ip iproute2
 need nsenter util-linux
+need git git
 need ps procps
 need mmdebstrap mmdebstrap
 [ -x /bin/busybox ] && dpkg-query -W busybox-static >/dev/null 2>&1 || missing="$missing busybox-static"
@@ -25,7 +26,6 @@ ldconfig -p | grep -q 'libnftables.so.1' || missing="$missing libnftables1"
 "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ "$kind" = dev ]; then
     need skopeo skopeo
-    need git git
     need node nodejs
     need npm npm
 fi

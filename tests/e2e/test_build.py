@@ -42,7 +42,7 @@ CMD ["cat", "/copied"]
         __dockerignore="skipped\n",
         kept="kept",
     ).out  # fmt: skip
-    assert "Step 1/16 : FROM $BASE AS first" in said
+    assert "Step 2/17 : FROM $BASE AS first" in said
     assert "Successfully built " in said
     assert "Successfully tagged made/one:1\nSuccessfully tagged made/two:latest" in said
     about = json.loads(fleet.docker("image", "inspect", "made/one:1").out)[0]
@@ -64,7 +64,7 @@ CMD ["cat", "/copied"]
     assert again.startswith("sha256:")
     cached = build(fleet, tmp_path, "--build-arg", "WHO=class", "--target", "first").out
     assert " ---> Using cache" in cached
-    assert "Step 1/3" in cached
+    assert "Step 2/4" in cached
     fleet.docker("rmi", "made/one:1", "made/two")
     fleet.docker("image", "prune", "-f")
 

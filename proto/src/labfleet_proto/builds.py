@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from labfleet_proto.containers import Limits
+from labfleet_proto.containers import Limits, Ulimit
 from labfleet_proto.ids import ContainerId, Digest
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message, Nothing
@@ -41,10 +41,16 @@ class BuildImage(Message):
     target: str = ""
     extra_hosts: tuple[str, ...] = ()
     networks: tuple[InterfaceWish, ...] = ()
-    """Empty: RUN has no network."""
+    """Empty: neither RUN nor the builder has a network."""
     limits: Limits
     is_cached: bool = True
     is_quiet: bool = False
+    is_offline: bool = False
+    """RUN has no network; ADD and `remote` have that of `networks`."""
+    remote: str = ""
+    """Where the context is to be fetched from, instead of being sent."""
+    ulimits: tuple[Ulimit, ...] = ()
+    """Of the commands of RUN."""
 
 
 class ShelveBuild(Message):

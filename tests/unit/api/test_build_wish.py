@@ -3,6 +3,7 @@
 import pytest
 
 from labfleet_api.core.build_wish import order_of_hosts, wish_of
+from labfleet_proto.containers import Ulimit
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
 from labfleet_proto.ids import HostId, TenantId
 
@@ -24,14 +25,19 @@ def test_what_is_asked_is_taken() -> None:
     assert wish.build_args == {"A": "1"}
     assert wish.extra_hosts == ("one:10.0.0.1", "two:10.0.0.2")
     assert (wish.network, wish.limits.shm_bytes) == ("course", 1_000_000)
-    assert wish_of({"networkmode": "none"}, [], []).network is None
+    assert wish_of({"networkmode": "none"}, [], []).is_offline
+    limits = wish_of({"ulimits": '[{"Name": "nofile", "Soft": 1, "Hard": 2}]'}, [], []).ulimits
+    assert limits == (Ulimit(name="nofile", soft=1, hard=2),)
     assert wish_of({}, [], []).network == ""
 
 
 @pytest.mark.parametrize(
     ("query", "error"),
     [
-        ({"remote": "http://x/y.tar"}, NotImplementedYetError),
+        ({"remote": "client-session"}, NotImplementedYetError),
+        ({"ulimits": "{"}, InvalidRequestError),
+        ({"ulimits": '[{"Name": "x", "Soft": 1, "Hard": 1}]'}, InvalidRequestError),
+        ({"isolation": "hyperv"}, InvalidRequestError),
         ({"version": "2"}, NotImplementedYetError),
         ({"networkmode": "host"}, ForbiddenError),
         ({"networkmode": "container:x"}, ForbiddenError),

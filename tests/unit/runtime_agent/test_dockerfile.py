@@ -24,15 +24,15 @@ def test_steps_and_images() -> None:
     recipe = read(TEXT, {})
     assert recipe.images == ("busybox:1", "tools:2")
     assert [step.name for step in recipe.steps] == [
-        "FROM", "RUN", "FROM", "COPY", "COPY", "FROM", "ADD",
+        "ARG", "FROM", "RUN", "FROM", "COPY", "COPY", "FROM", "ADD",
     ]  # fmt: skip
-    assert recipe.steps[1].text == "RUN a &&     b"
+    assert recipe.steps[2].text == "RUN a &&     b"
     assert read(TEXT, {"BASE": "debian"}).images[0] == "debian:1"
 
 
 def test_a_target_is_where_it_ends() -> None:
-    assert len(read(TEXT, {}, "one").steps) == 2
-    assert len(read(TEXT, {}, "1").steps) == 5
+    assert len(read(TEXT, {}, "one").steps) == 3
+    assert len(read(TEXT, {}, "ONE").stages) == 1
     assert read(TEXT, {}, "LAST").steps[-1].name == "ADD"
     with pytest.raises(InvalidRequestError, match="failed to reach build target nosuch"):
         read(TEXT, {}, "nosuch")
@@ -57,7 +57,16 @@ def test_images_are_named_by_their_ids() -> None:
         ("FROM a\nRUN", "on line 2: RUN requires at least one argument"),
         ("RUN a", "no build stage in current context"),
         ("FROM a b", "FROM requires either one or three arguments"),
-        ("FROM $NO", "should not be blank"),
+        ("FROM a\nENV b", "failed to parse Dockerfile: ENV must have two arguments"),
+        ("FROM a\nCOPY b", "COPY requires at least two arguments, but only one was provided"),
+        ("FROM a\nCOPY --wrong=b c d", "on line 2: unknown flag: --wrong"),
+        ("FROM a AS 0a", 'invalid name for build stage: "0a"'),
+        ("FROM a\nONBUILD FROM b", "FROM isn't allowed as an ONBUILD trigger"),
+        ("FROM a\nSHELL sh", "SHELL requires the arguments to be in JSON form"),
+        ("FROM a\nHEALTHCHECK x", 'Unknown type "X" in HEALTHCHECK (try CMD)'),
+        ("FROM a\nHEALTHCHECK --interval=1x CMD b", 'time: unknown unit "x" in duration "1x"'),
+        ("FROM a\nLABEL =b", "LABEL names can not be blank"),
+        ("FROM a\nUSER", "USER requires exactly one argument"),
     ],
 )
 def test_what_is_wrong_is_said_as_docker_says_it(text: str, words: str) -> None:
@@ -68,3 +77,35 @@ def test_what_is_wrong_is_said_as_docker_says_it(text: str, words: str) -> None:
 
 def test_variables() -> None:
     assert expand("$A-${B:-x}-${A:+y}-${C}", {"A": "1"}) == "1-x-y-"
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "words"),
+    [
+        ("FROM $NO", 1, "base name ($NO) should not be blank"),
+        ("ARG A\nFROM a AS x\nFROM b AS x", 3, "x stage name already used"),
+        ("FROM a\nCOPY --from=0 b /", 2, "invalid from flag value 0: index out of bounds"),
+        ("FROM a\nCOPY b c /d", 2, "the destination must be a directory and end with a /"),
+        ("FROM a\nADD ../b /", 2, "ADD failed: forbidden path outside the build context: ../b ()"),
+        ("FROM a\nEXPOSE x", 2, "Invalid containerPort: x"),
+        ("FROM scratch", 1, "No image was generated. Is your Dockerfile empty?"),
+    ],
+)
+def test_a_step_that_cannot_succeed_is_named(text: str, number: int, words: str) -> None:
+    found = read(text, {}).failure
+    assert found is not None
+    assert found[0] == number
+    assert words in found[1]
+
+
+def test_an_empty_line_inside_of_an_instruction_is_warned_of() -> None:
+    warnings = read("FROM a\nRUN b \\\n\n  c\n", {}).warnings
+    assert warnings[0] == "Empty continuation line found in:\n    RUN b   c"
+    assert "errors in a future release" in warnings[1]
+
+
+def test_a_stage_may_continue_another_or_copy_from_it() -> None:
+    recipe = read("FROM a AS x\nFROM x\nCOPY --from=x b /\n", {})
+    assert recipe.images == ("a",)
+    assert [stage.parent for stage in recipe.stages] == [None, 0]
+    assert recipe.failure is None

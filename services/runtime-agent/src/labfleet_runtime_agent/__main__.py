@@ -121,7 +121,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.loop("publisher", tools.publisher.run)
     orphans.adopt()
     chassis.loop("orphans", orphans.Orphans().keep)
-    builds = Builds(tools)
+    builds = Builds(tools, admission)
     agent = Agent(tools, admission, await chassis.mirror(CONTAINERS))
     agent.recover()
     chassis.loop("rotation", lambda: rotation.keep(agent))

@@ -5,16 +5,23 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from labfleet_proto.containers import Limits
+from pydantic import TypeAdapter, ValidationError
+
+from labfleet_api.core.host_config import Ulimit as UlimitBody
+from labfleet_api.core.ulimits import ulimits
+from labfleet_proto.containers import Limits, Ulimit
 from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
+from labfleet_proto.hosts import HostRecord
 from labfleet_proto.ids import HostId, TenantId
+from labfleet_proto.resources import Resources, fits
 
 _MEMORY = 2 << 30
 _LEAST_MEMORY = 6 << 20
 _CPU_MILLIS = 2000
 _PIDS = 1024
 _SHM = 64 << 20
-_NAMED_MODES = ("", "default", "bridge")
+_NAMED_MODES = ("", "default", "bridge", "none")
+_ULIMITS = TypeAdapter(list[UlimitBody])
 _OS = ("linux",)
 _MACHINES = ("amd64", "x86_64")
 
@@ -30,9 +37,14 @@ class BuildWish:
     target: str
     extra_hosts: tuple[str, ...]
     cache_from: tuple[str, ...]
-    network: str | None
-    """Name of the network; empty for the tenant's default one, None for none."""
+    network: str
+    """Name of the network; empty for the tenant's default one."""
+    is_offline: bool
+    """RUN has no network."""
     limits: Limits
+    ulimits: tuple[Ulimit, ...] = ()
+    remote: str = ""
+    """Where the context is to be fetched from; empty: it is sent."""
 
 
 def wish_of(query: Mapping[str, str], names: Sequence[str], hosts: Sequence[str]) -> BuildWish:
@@ -40,9 +52,9 @@ def wish_of(query: Mapping[str, str], names: Sequence[str], hosts: Sequence[str]
 
     Raises InvalidRequestError, ForbiddenError, NotImplementedYetError.
     """
-    if query.get("remote"):
+    if query.get("remote") == "client-session":
         raise NotImplementedYetError(
-            "labfleet: remote: a context is sent, not fetched by the fleet"
+            "labfleet: remote: a context is sent or fetched, there are no sessions"
         )
     if query.get("version", "1") not in ("", "1"):
         raise NotImplementedYetError(
@@ -53,6 +65,10 @@ def wish_of(query: Mapping[str, str], names: Sequence[str], hosts: Sequence[str]
     _check_platform(query.get("platform", ""))
     if query.get("cgroupparent"):
         raise ForbiddenError("cgroupparent: the host chooses it")
+    isolation = query.get("isolation", "").lower()
+    if isolation not in ("", "default"):
+        raise InvalidRequestError(f'Unsupported isolation: "{isolation}"')
+    mode = query.get("networkmode", "")
     return BuildWish(
         dockerfile=_relative(query.get("dockerfile") or "Dockerfile"),
         names=tuple(name for name in names if name),
@@ -61,8 +77,11 @@ def wish_of(query: Mapping[str, str], names: Sequence[str], hosts: Sequence[str]
         target=query.get("target", ""),
         extra_hosts=_hosts(hosts),
         cache_from=_texts("cachefrom", query.get("cachefrom", "")),
-        network=_network(query.get("networkmode", "")),
+        network=_network(mode),
+        is_offline=mode == "none",
         limits=_limits(query),
+        ulimits=_ulimits(query.get("ulimits", "")),
+        remote=query.get("remote", ""),
     )
 
 
@@ -110,9 +129,7 @@ def _hosts(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _network(mode: str) -> str | None:
-    if mode == "none":
-        return None
+def _network(mode: str) -> str:
     if mode == "host" or mode.startswith(("container:", "ns:")):
         raise ForbiddenError(f"networkmode: {mode}: namespaces are never shared")
     return "" if mode in _NAMED_MODES else mode
@@ -151,6 +168,33 @@ def _number(query: Mapping[str, str], name: str) -> int:
         return max(int(text), 0)
     except ValueError as exc:
         raise InvalidRequestError(f"{name}: {text!r} is not a number") from exc
+
+
+def _ulimits(text: str) -> tuple[Ulimit, ...]:
+    if text in ("", "null"):
+        return ()
+    try:
+        return ulimits(_ULIMITS.validate_json(text))
+    except ValidationError as exc:
+        raise InvalidRequestError(f"ulimits: invalid JSON: {text[:200]}") from exc
+
+
+def builder_of(
+    tenant: TenantId, hosts: Mapping[HostId, HostRecord], limits: Limits
+) -> HostRecord | None:
+    """The host of a build: the one with the tenant's cache, if it has room, or the next that has.
+
+    Where none has room it is the first, which waits for some. None if there is no host.
+    """
+    order = order_of_hosts(tenant, hosts)
+    wanted = Resources(
+        memory_bytes=limits.memory_bytes,
+        cpu_millis=limits.cpu_millis,
+        pids=limits.pids,
+        containers=1,
+    )
+    found = next((name for name in order if fits(wanted, hosts[name].free)), None)
+    return hosts[found or order[0]] if order else None
 
 
 def order_of_hosts(tenant: TenantId, hosts: Iterable[HostId]) -> list[HostId]:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from fastapi import APIRouter, Request, Response
 
 from labfleet_api.core.attachments import EndpointWish
-from labfleet_api.core.build_wish import order_of_hosts, wish_of
+from labfleet_api.core.build_wish import builder_of, wish_of
 from labfleet_api.core.prunes import parse_prune_filters
 from labfleet_api.service.exchange import Exchange
 from labfleet_api.service.fleet import Fleet
@@ -14,6 +14,7 @@ from labfleet_api.service.http import answer, flag
 from labfleet_api.service.networks import Networks
 from labfleet_api.service.shelf import Shelf
 from labfleet_proto.builds import PRUNE_BUILDS, BuildImage, PruneBuilds, build_id
+from labfleet_proto.containers import Limits
 from labfleet_proto.errors import InvalidRequestError, NotFoundError, UnavailableError
 from labfleet_proto.host_policies import is_open
 from labfleet_proto.hosts import HostRecord
@@ -31,11 +32,7 @@ def router(fleet: Fleet, networks: Networks) -> APIRouter:
         firsts = {name: asked.getlist(name)[0] for name in asked}  # as Go reads a form
         wish = wish_of(firsts, asked.getlist("t"), asked.getlist("extrahosts"))
         is_cached = not flag(request, "nocache") and await _may_cache(shelf, wish.cache_from)
-        joined = (
-            await networks.attachments({wish.network: EndpointWish()})
-            if wish.network is not None
-            else ()
-        )
+        joined = await networks.attachments({wish.network: EndpointWish()})
         order = BuildImage(
             build=build_id(secrets.token_hex(24)),
             dockerfile=wish.dockerfile,
@@ -51,9 +48,14 @@ def router(fleet: Fleet, networks: Networks) -> APIRouter:
             limits=wish.limits,
             is_cached=is_cached,
             is_quiet=flag(request, "q"),
+            is_offline=wish.is_offline,
+            remote=wish.remote,
+            ulimits=wish.ulimits,
         )
         stack = AsyncExitStack()
-        host = await stack.enter_async_context(fleet.host_stream(_builder(fleet), order))
+        host = await stack.enter_async_context(
+            fleet.host_stream(_builder(fleet, wish.limits), order)
+        )
         return Exchange(stack, host)
 
     @routes.post("/build/prune")
@@ -89,10 +91,11 @@ def _alive(fleet: Fleet) -> list[HostRecord]:
     return [host for host in fleet.memory.hosts.values() if not fleet.is_lost(host.id)]
 
 
-def _builder(fleet: Fleet) -> HostRecord:
-    """The host of the tenant's builds. Raises UnavailableError."""
+def _builder(fleet: Fleet, limits: Limits) -> HostRecord:
+    """The host of the tenant's build. Raises UnavailableError."""
     policies = fleet.memory.policies
     alive = {host.id: host for host in _alive(fleet) if is_open(host, policies.get(host.id))}
-    for name in order_of_hosts(fleet.tenant, alive):
-        return alive[name]
-    raise UnavailableError("no host is there to build on")
+    found = builder_of(fleet.tenant, alive, limits)
+    if found is None:
+        raise UnavailableError("no host is there to build on")
+    return found

@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from labfleet_proto.ids import TenantId
 
 _ENTER = 'for file in $GROUPS_TO_ENTER; do echo $$ > "$file" || exit 125; done; exec "$@"'
 _LINE = 1 << 20
+_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,23 @@ class Room:
         return self.path / "ignored"
 
     @property
-    def id_file(self) -> Path:
-        """Where the builder writes the image's id."""
-        return self.path / "image-id"
+    def hosts(self) -> Path:
+        """`/etc/hosts` of the commands of RUN, which may change it."""
+        return self.path / "hosts-of-run"
+
+    @property
+    def fetched(self) -> Path:
+        """Where a context is fetched to that is not sent."""
+        return self.path / "fetched"
+
+    def full_id(self, short: str) -> str:
+        """The id of an image of the cache, of which the builder says eleven digits only."""
+        found = sorted((self.storage / "overlay-images").glob(f"{short}*"))
+        return found[0].name if found else short
+
+    def outside(self) -> "Room":
+        """The same room with the agent's own network: nothing of the Dockerfile runs there."""
+        return replace(self, netns="")
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,7 @@ class Registry:
         )
 
 
-def prepare(room: Room, registry: Registry, *, hosts: str, resolv: str) -> None:
+def prepare(room: Room, registry: Registry, *, hosts_of_run: str, resolv: str) -> None:
     """Make the room's files, all the builder's own."""
     (room.path / "run").mkdir(exist_ok=True)
     (room.path / "etc" / "registries.d").mkdir(parents=True, exist_ok=True)
@@ -95,7 +110,8 @@ def prepare(room: Room, registry: Registry, *, hosts: str, resolv: str) -> None:
             f'[storage]\ndriver = "overlay"\ngraphroot = "{room.storage}"\n'
             f'runroot = "{room.path / "run"}"\n'
         ),
-        "hosts": hosts,
+        "hosts": _HOSTS,
+        room.hosts.name: hosts_of_run,
         "resolv.conf": resolv,
         "etc/registries.d/none.yaml": f"default-docker:\n  lookaside: file://{room.path}/etc/none\n",
         "etc/registries.conf": registry.config(),
@@ -159,12 +175,16 @@ def words(*parts: str | Path) -> str:
     return shlex.join(str(part) for part in parts)
 
 
+async def chunks(reader: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
+    """A program's output as it comes."""
+    while reader is not None and (data := await reader.read(1 << 16)):
+        yield data
+
+
 async def lines(reader: asyncio.StreamReader | None) -> AsyncIterator[str]:
     """Lines of a program's output; one that is too long comes in pieces."""
-    if reader is None:
-        return
     rest = b""
-    while data := await reader.read(1 << 16):
+    async for data in chunks(reader):
         *whole, rest = (rest + data).split(b"\n")
         for line in whole:
             yield line.decode(errors="replace").rstrip("\r")

@@ -5,18 +5,21 @@ images need.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from labfleet_proto.errors import InvalidRequestError
-
-_KNOWN = frozenset(
-    "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER "
-    "VOLUME WORKDIR".split()
+from labfleet_runtime_agent.core.dockerfile_rules import (
+    fails_at,
+    flags_and_words,
+    wrong,
+    wrong_form,
 )
+
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*([\\`])\s*", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::([-+])([^}]*))?\}|(\w+))")
 _FROM_FLAG = re.compile(r"--from=(\S+)")
+_SCRATCH = "scratch"
 _MOST_STEPS = 1000
 
 
@@ -27,19 +30,28 @@ class Step:
     line: int
     name: str
     rest: str
+    text: str
+    """As docker prints it: as it was written, without breaks."""
 
-    @property
-    def text(self) -> str:
-        """As docker prints it."""
-        return f"{self.name} {self.rest}"
+
+@dataclass(frozen=True)
+class Stage:
+    """One FROM and what follows it."""
+
+    steps: tuple[Step, ...]
+    base: str
+    """An image's name, or that of an earlier stage; empty for nothing at all."""
+    name: str
+    parent: int | None = None
+    """Number of the stage that it continues."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What there is to do."""
 
-    steps: tuple[Step, ...]
-    """From the first FROM to the end of the target."""
+    stages: tuple[Stage, ...]
+    """Up to the target."""
     images: tuple[str, ...]
     """Images that are needed, each once."""
     head: tuple[Step, ...] = ()
@@ -47,31 +59,37 @@ class Recipe:
     args: tuple[tuple[str, str], ...] = ()
     """What these say."""
     escape: str = "\\"
+    warnings: tuple[str, ...] = ()
+    """What docker says before the first step."""
+    failure: tuple[int, str] | None = None
+    """A step, counted as `steps` are, that cannot succeed, and docker's words for it."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All that docker counts, in its order."""
+        return (*self.head, *(step for stage in self.stages for step in stage.steps))
 
     def rewritten(self, ids: Mapping[str, str]) -> str:
         """The same with each image of `ids` named by its id, and no stage after the target."""
         lines = [f"# escape={self.escape}"] if self.escape != "\\" else []
-        lines += [step.text for step in self.head]
-        for step in self.steps:
-            lines.append(f"{step.name} {_by_id(step, dict(self.args), ids)}")
+        lines += [f"{step.name} {step.rest}" for step in self.head]
+        for stage in self.stages:
+            for step in stage.steps:
+                lines.append(f"{step.name} {_by_id(step, dict(self.args), ids)}")
         return "\n".join(lines) + "\n"
 
 
 def read(text: str, args: Mapping[str, str], target: str = "") -> Recipe:
     """Read a Dockerfile. Raises InvalidRequestError in docker's words."""
-    steps = _steps(text)
+    steps, warnings = _steps(text)
     if not steps:
-        raise InvalidRequestError("dockerfile parse error: file with no instructions")
+        raise InvalidRequestError("failed to parse Dockerfile: file with no instructions")
     for step in steps:
-        if step.name not in _KNOWN:
-            raise InvalidRequestError(
-                f"dockerfile parse error on line {step.line}: unknown instruction: {step.name}"
-            )
-        if not step.rest:
-            raise InvalidRequestError(
-                f"dockerfile parse error on line {step.line}: "
-                f"{step.name} requires at least one argument"
-            )
+        if (why := wrong_form(step)) is not None:
+            raise InvalidRequestError(f"failed to parse Dockerfile: {why}")
+    for step in steps:
+        if (why := wrong(step)) is not None:
+            raise InvalidRequestError(f"dockerfile parse error on line {step.line}: {why}")
     first = next((n for n, step in enumerate(steps) if step.name == "FROM"), len(steps))
     before = steps[:first]
     strange = next((step for step in before if step.name != "ARG"), None)
@@ -81,64 +99,101 @@ def read(text: str, args: Mapping[str, str], target: str = "") -> Recipe:
     for step in before:
         for word in step.rest.split():
             name, _, value = word.partition("=")
-            values[name] = args.get(name, value.strip("\"'"))
-    recipe = _cut(steps[first:], values, target)
-    return replace(recipe, head=tuple(before), args=tuple(values.items()), escape=_escape_of(text))
-
-
-def _cut(steps: list[Step], values: Mapping[str, str], target: str) -> Recipe:
-    """Take what comes before the end of the target, and the images that it needs."""
-    stages: list[str] = []
-    images: dict[str, None] = {}
-    kept: list[Step] = []
-    is_found = not target
-    for step in steps:
-        if step.name == "FROM":
-            if target and _is_stage(target, stages[-1:], len(stages) - 1):
-                is_found = True
-                break
-            image, name = _from(step, values)
-            if image.lower() not in stages and image != "scratch":
-                images[image] = None
-            stages.append(name)
-        elif step.name in ("COPY", "ADD"):
-            source = _FROM_FLAG.search(step.rest)
-            if source and source[1].lower() not in stages and not source[1].isdigit():
-                images[source[1]] = None
-        kept.append(step)
-    if not is_found and not _is_stage(target, stages[-1:], len(stages) - 1):
-        raise InvalidRequestError(f"failed to reach build target {target} in Dockerfile")
-    if len(kept) > _MOST_STEPS:
+            values[name] = args.get(name, expand(value.strip("\"'"), values))
+    stages = _stages(steps[first:], values, target)
+    recipe = Recipe(
+        stages,
+        (),
+        tuple(before),
+        tuple(values.items()),
+        _escape_of(text),
+        warnings,
+    )
+    if len(recipe.steps) > _MOST_STEPS:
         raise InvalidRequestError(f"Dockerfile: more than {_MOST_STEPS} steps")
-    return Recipe(tuple(kept), tuple(images))
+    return replace(recipe, images=_images(stages), failure=_failure(recipe))
+
+
+def _stages(steps: Sequence[Step], values: Mapping[str, str], target: str) -> tuple[Stage, ...]:
+    """The stages up to the target."""
+    found: list[Stage] = []
+    for step in steps:
+        if step.name != "FROM":
+            last = found[-1]
+            found[-1] = replace(last, steps=(*last.steps, step))
+            continue
+        if target and found and found[-1].name == target.lower():
+            break
+        words = flags_and_words(step)[1].split()
+        base = expand(words[0], values)
+        names = [stage.name for stage in found]
+        parent = (
+            max(n for n, name in enumerate(names) if name == base.lower())
+            if base and base.lower() in names
+            else None
+        )
+        name = words[2].lower() if len(words) == 3 else ""
+        found.append(Stage((step,), base, name, parent))
+    if target and found[-1].name != target.lower():
+        raise InvalidRequestError(f"failed to reach build target {target} in Dockerfile")
+    return tuple(found)
+
+
+def _images(stages: Sequence[Stage]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    names: list[str] = []
+    for stage in stages:
+        if stage.parent is None and stage.base not in ("", _SCRATCH):
+            found[stage.base] = None
+        names.append(stage.name)
+        for step in stage.steps:
+            source = source_image(step)
+            if source and source.lower() not in names and not source.isdigit():
+                found[source] = None
+    return tuple(found)
+
+
+def source_image(step: Step) -> str:
+    """What `--from` names; empty if nothing."""
+    if step.name not in ("COPY", "ADD"):
+        return ""
+    return flags_and_words(step)[0].get("from", "")
+
+
+def _failure(recipe: Recipe) -> tuple[int, str] | None:
+    """The first step that cannot succeed."""
+    number = len(recipe.head)
+    names: list[str] = []
+    for index, stage in enumerate(recipe.stages):
+        for step in stage.steps:
+            number += 1
+            why = fails_at(step)
+            source = source_image(step)
+            if step.name == "FROM" and not stage.base:
+                word = flags_and_words(step)[1].split()[0]
+                why = f"base name ({word}) should not be blank"
+            elif step.name == "FROM" and stage.name and stage.name in names:
+                why = f"{stage.name} stage name already used"
+            elif source.isdigit() and int(source) >= index:
+                why = f"invalid from flag value {source}: index out of bounds"
+            if why is not None:
+                return number, why
+        names.append(stage.name)
+    last = recipe.stages[-1]
+    if last.base == _SCRATCH and len(last.steps) == 1:
+        return number, "No image was generated. Is your Dockerfile empty?"
+    return None
 
 
 def _by_id(step: Step, values: Mapping[str, str], ids: Mapping[str, str]) -> str:
     if step.name == "FROM":
-        image, *rest = (word for word in step.rest.split() if not word.startswith("--"))
+        image, *rest = flags_and_words(step)[1].split()
         image = expand(image, values)
         return " ".join([ids.get(image, image), *rest])
-    source = _FROM_FLAG.search(step.rest) if step.name in ("COPY", "ADD") else None
-    if source is not None and source[1] in ids:
-        return step.rest.replace(source[0], f"--from={ids[source[1]]}", 1)
+    source = source_image(step)
+    if source in ids:
+        return _FROM_FLAG.sub(f"--from={ids[source]}", step.rest, count=1)
     return step.rest
-
-
-def _is_stage(target: str, last: list[str], number: int) -> bool:
-    return bool(last) and (target.lower() == last[0] or target == str(number))
-
-
-def _from(step: Step, values: Mapping[str, str]) -> tuple[str, str]:
-    """Image and name of a stage."""
-    words = [word for word in step.rest.split() if not word.startswith("--")]
-    if len(words) not in (1, 3) or (len(words) == 3 and words[1].upper() != "AS"):
-        raise InvalidRequestError(
-            f"dockerfile parse error on line {step.line}: FROM requires either one or three arguments"
-        )
-    image = expand(words[0], values)
-    if not image:
-        raise InvalidRequestError(f"base name ({words[0]}) should not be blank")
-    return image, words[2].lower() if len(words) == 3 else ""
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
@@ -156,24 +211,31 @@ def expand(text: str, values: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def _steps(text: str) -> list[Step]:
+def _steps(text: str) -> tuple[list[Step], tuple[str, ...]]:
+    """Instructions, and what docker says of empty lines inside of them."""
     escape = _escape_of(text)
     found: list[Step] = []
+    holes: list[str] = []
     parts: list[str] = []
-    begun = 0
+    begun, has_hole = 0, False
     for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), 1):
         line = raw.strip() if not parts else raw.rstrip()
         if not line.strip() or line.lstrip().startswith("#"):
+            has_hole = has_hole or (bool(parts) and not line.strip())
             continue
         begun = begun if parts else number
         if line.endswith(escape):
             parts.append(line[:-1])
             continue
         found.append(_step(begun, "".join([*parts, line])))
-        parts = []
+        if has_hole:
+            holes.append(f"Empty continuation line found in:\n    {found[-1].text}")
+        parts, has_hole = [], False
     if parts:
         found.append(_step(begun, "".join(parts)))
-    return found
+    if holes:
+        holes.append("Empty continuation lines will become errors in a future release.")
+    return found, tuple(holes)
 
 
 def _escape_of(text: str) -> str:
@@ -187,8 +249,6 @@ def _escape_of(text: str) -> str:
 
 
 def _step(line: int, text: str) -> Step:
-    name, _, rest = text.strip().partition(" ")
-    if "\t" in name:
-        name, _, more = name.partition("\t")
-        rest = f"{more} {rest}"
-    return Step(line, name.upper(), rest.strip())
+    whole = text.strip()
+    name, *rest = whole.split(None, 1)
+    return Step(line, name.upper(), rest[0].strip() if rest else "", whole)

@@ -165,11 +165,11 @@ def _rlimits(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
     asked = {each.name: each for each in spec.ulimits}
     most = min(spec.limits.nofile, host.hard_nofile)
     files = asked.pop("nofile", None)
-    soft = most if files is None else _within(files.soft, most)
+    soft = most if files is None else within(files.soft, most)
     found = [{"type": "RLIMIT_NOFILE", "hard": most, "soft": soft}]
     for name, each in asked.items():
-        hard = _within(each.hard, host.hard_limits.get(name, -1))
-        soft = _within(each.soft, hard)
+        hard = within(each.hard, host.hard_limits.get(name, -1))
+        soft = within(each.soft, hard)
         found.append(
             {
                 "type": f"RLIMIT_{name.upper()}",
@@ -180,7 +180,7 @@ def _rlimits(spec: ContainerSpec, host: HostPart) -> list[dict[str, Any]]:
     return found
 
 
-def _within(value: int, most: int) -> int:
+def within(value: int, most: int) -> int:
     """The smaller of two limits, where -1 is none."""
     if most < 0:
         return value

@@ -29,6 +29,8 @@ class Admission:
         self._tasks = tasks
         self._state_dir = state_dir
         self._known: dict[ContainerId, tuple[ContainerRecord, Observation | None]] = {}
+        self._guests: dict[ContainerId, Resources] = {}
+        """What is no container and takes room until it leaves: builds."""
         self._used = Resources()
 
     def changed(self, record: ContainerRecord, seen: Observation | None) -> None:
@@ -91,6 +93,24 @@ class Admission:
                 f"this host has no room left to enlarge {record.name}: "
                 f"it lacks {', '.join(answer.lacking)}"
             )
+        self.moved.set()
+
+    def enter(self, guest: ContainerId, wanted: Resources) -> None:
+        """Take room for a build until it leaves. Raises NoRoomError, DiskFullError."""
+        if self._lacks_disk():
+            raise DiskFullError("this host has no room left for a build: its disk is full")
+        missing = lacking(wanted, self.free())
+        if missing:
+            raise NoRoomError(
+                f"this host has no room left for a build: it lacks {', '.join(missing)}"
+            )
+        self._guests[guest] = wanted
+        self._used += wanted
+        self.moved.set()
+
+    def leave(self, guest: ContainerId) -> None:
+        """Give back what a build has taken; one that has not is nothing."""
+        self._used -= self._guests.pop(guest, Resources())
         self.moved.set()
 
     def admit(self, record: ContainerRecord) -> None:
