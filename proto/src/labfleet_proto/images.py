@@ -112,6 +112,8 @@ class ImageSummary(Message):
     """Of layers that other images have, too."""
     is_own: bool = True
     """Not only shared by the operators."""
+    created_at_ns: int = 0
+    """As `created_at_s`, with the fraction: filters compare images of the same second."""
 
 
 class ImageQuery(Message):

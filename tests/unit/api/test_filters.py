@@ -2,7 +2,7 @@
 
 import pytest
 
-from labfleet_api.core.filters import any_glob, labels_match, parse_filters
+from labfleet_api.core.filters import any_path, labels_match, parse_filters
 from labfleet_proto.errors import InvalidRequestError
 
 KNOWN = frozenset({"name", "label", "dangling"})
@@ -69,4 +69,4 @@ def test_every_label_must_match(wanted: tuple[str, ...], *, matches: bool) -> No
     [(("busy*",), True), (("x", "*box"), True), (("BUSY*",), False), ((), False)],
 )
 def test_one_glob_must_match(patterns: tuple[str, ...], *, matches: bool) -> None:
-    assert any_glob(patterns, "busybox") is matches
+    assert any_path(patterns, "busybox") is matches

@@ -99,6 +99,8 @@ def _map(name: str, text: str) -> dict[str, str]:
         found = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise InvalidRequestError(f"{name}: invalid JSON: {exc}") from exc
+    if found is None:  # as Go's clients write an empty map
+        return {}
     if not isinstance(found, dict):
         raise InvalidRequestError(f"{name}: must be a JSON object")
     return {str(key): str(value) for key, value in found.items() if value is not None}

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labfleet_api.core.expansion import expanded, variables
 from labfleet_proto.errors import InvalidRequestError
 
 _KNOWN = (
@@ -22,6 +23,7 @@ _KNOWN = (
     "WORKDIR",
 )
 _TEXTS = {"USER": "User", "STOPSIGNAL": "StopSignal"}
+_EXPANDED = frozenset({"ENV", "EXPOSE", "LABEL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"})
 _SHELL = ("/bin/sh", "-c")
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?")
 _OPTION = re.compile(r"--([a-z-]+)=(\S+)\s*")
@@ -63,6 +65,8 @@ def _apply(config: dict[str, Any], line: str) -> None:
         raise InvalidRequestError(f"{word} is not a valid change command")
     if not rest:
         raise InvalidRequestError(f"{name} requires at least one argument")
+    if name in _EXPANDED:
+        rest = expanded(rest, variables(config.get("Env") or ()))
     key, value = _changed(config, name, rest)
     config[key] = value
 

@@ -47,9 +47,13 @@ def labels_match(wanted: Sequence[str], labels: Mapping[str, str]) -> bool:
     return True
 
 
-def any_glob(patterns: Sequence[str], text: str) -> bool:
-    """Whether one of the shell patterns matches."""
-    return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns)
+def any_path(patterns: Sequence[str], text: str) -> bool:
+    """Whether one of the shell patterns matches, part by part: no star reaches over a slash, as in Go."""
+    parts = text.split("/")
+    return any(
+        len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
+        for wanted in (pattern.replace("[^", "[!").split("/") for pattern in patterns)
+    )
 
 
 def truth(text: str, name: str) -> bool:

@@ -31,17 +31,38 @@ def row(
 
 def matching(images: Sequence[ImageSummary], wanted: filters.Filters) -> list[ImageSummary]:
     """The images that a list's filters let through. Raises NotFoundError, InvalidRequestError."""
-    before = [_named(images, text).created_at_s for text in wanted.get("before", ())]
-    since = [_named(images, text).created_at_s for text in wanted.get("since", ())]
-    until = [parse_time(text, "until") // 1_000_000_000 for text in wanted.get("until", ())]
-    return [
+    before = [_made_ns(_named(images, text)) for text in wanted.get("before", ())]
+    since = [_made_ns(_named(images, text)) for text in wanted.get("since", ())]
+    until = [parse_time(text, "until") for text in wanted.get("until", ())]
+    found = [
         image
         for image in images
-        if all(image.created_at_s < moment for moment in before)
-        and all(image.created_at_s > moment for moment in since)
-        and all(image.created_at_s < moment for moment in until)
+        if all(_made_ns(image) < moment for moment in (*before, *until))
+        and all(_made_ns(image) > moment for moment in since)
         and _matches(image, wanted)
     ]
+    references = wanted.get("reference")
+    if references is None:
+        return found
+    named = [_with_names(image, references) for image in found]
+    return [image for image in named if image.tags or image.digests]
+
+
+def _made_ns(image: ImageSummary) -> int:
+    return image.created_at_ns or image.created_at_s * 1_000_000_000
+
+
+def _with_names(image: ImageSummary, patterns: Sequence[str]) -> ImageSummary:
+    """The image with those of its names that a pattern matches, as docker lists it."""
+    kept = {
+        kind: tuple(
+            each
+            for each in getattr(image, kind)
+            if any(filters.any_path(patterns, name) for name in _spellings(each))
+        )
+        for kind in ("tags", "digests")
+    }
+    return image.model_copy(update=kept)
 
 
 def _named(images: Sequence[ImageSummary], text: str) -> ImageSummary:
@@ -61,12 +82,6 @@ def _matches(image: ImageSummary, wanted: filters.Filters) -> bool:
         is_wanted = filters.truth(wanted["dangling"][0], "dangling")
         if bool(image.tags) is is_wanted:
             return False
-    if "reference" in wanted:
-        return any(
-            filters.any_glob(wanted["reference"], name)
-            for each in (*image.tags, *image.digests)
-            for name in _spellings(each)
-        )
     return True
 
 

@@ -12,5 +12,5 @@ def checked_target(path: str) -> str:
         plain == "/dev" or plain.startswith(("/proc/", "/sys/")) or plain in ("/proc", "/sys")
     )
     if plain == "/" or ".." in plain.split("/") or is_kernels:
-        raise InvalidRequestError(f"invalid specification: destination can't be '{path}'")
+        raise InvalidRequestError(f"invalid specification: destination can't be '{plain}'")
     return plain

@@ -45,7 +45,5 @@ def field_problem(exc: ValidationError, prefix: str = "") -> InvalidRequestError
     """Name the first field that is wrong and the rule that it breaks."""
     first = exc.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "json_invalid":
-        return InvalidRequestError(f"invalid JSON: {first['msg']}")
     name = f"{prefix}{where}" or "the body"
     return InvalidRequestError(f"{name}: {first['msg']}")

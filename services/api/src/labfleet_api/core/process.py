@@ -1,5 +1,6 @@
 """What a container runs: the request's words merged with the image's."""
 
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 
@@ -50,12 +51,12 @@ def environment(base: Iterable[str], added: Sequence[str]) -> tuple[str, ...]:
 
 
 def working_dir(path: str) -> str:
-    """Check that it is absolute. Raises InvalidRequestError."""
+    """In its plain form. Raises InvalidRequestError unless it is absolute."""
     if not path.startswith("/"):
         raise InvalidRequestError(
             f"the working directory '{path}' is invalid, it needs to be an absolute path"
         )
-    return path
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def hostname(text: str) -> str:

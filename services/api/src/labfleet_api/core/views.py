@@ -12,9 +12,13 @@ from labfleet_proto.hosts import HostRecord
 Json = dict[str, Any]
 
 
+DOCKER_ROOT = "/var/lib/docker"
+"""Where clients expect docker's files: a name only, hosts do not show their paths."""
+
+
 def mountpoint(volume: str) -> str:
-    """Where clients expect a volume's files: a name only, hosts do not show their paths."""
-    return f"/var/lib/docker/volumes/{volume}/_data"
+    """Where clients expect a volume's files."""
+    return f"{DOCKER_ROOT}/volumes/{volume}/_data"
 
 
 def mounts(spec: ContainerSpec) -> list[Json]:

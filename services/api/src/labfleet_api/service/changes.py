@@ -190,8 +190,8 @@ def router(fleet: Fleet, changes: Changes) -> APIRouter:
 
     @routes.post("/containers/{text}/update")
     async def update(text: str, request: Request) -> Response:
-        record = fleet.find(text)
-        await changes.update(record, await read_body(request, UpdateBody))
+        body = await read_body(request, UpdateBody)
+        await changes.update(fleet.find(text), body)
         return answer({"Warnings": None})
 
     return routes

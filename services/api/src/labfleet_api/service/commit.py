@@ -37,12 +37,12 @@ def router(fleet: Fleet) -> APIRouter:
 
     @routes.post("/commit")
     async def commit(request: Request) -> Response:
+        body = await read_body(request, CommitBody)
         asked = request.query_params
         text = asked.get("container", "")
         if not text:
             raise InvalidRequestError("container: no container was named")
         record = fleet.find(text)
-        body = await read_body(request, CommitBody)
         image = await shelf.resolve(record.image.image_id)
         inner = committed_config(record.spec, image.config, body)
         wish = AddImage(

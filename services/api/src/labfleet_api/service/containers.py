@@ -10,9 +10,10 @@ from fastapi.responses import StreamingResponse
 from labfleet_api.core import filters, matching, status, views
 from labfleet_api.core.adjustments import warnings
 from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.older_clients import as_asked_then
 from labfleet_api.core.stats import stats_json
 from labfleet_api.service.fleet import Fleet, Watch
-from labfleet_api.service.http import answer, flag, number, read_body
+from labfleet_api.service.http import answer, flag, number, read_body, version_of
 from labfleet_api.service.life import Life, StopWish
 from labfleet_api.service.sizes import size_of, sizes_of
 from labfleet_chassis.caller import caller_is_admin
@@ -61,7 +62,7 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
 
     @routes.post("/containers/create")
     async def create(request: Request) -> Response:
-        body = await read_body(request, CreateBody)
+        body = as_asked_then(await read_body(request, CreateBody), version_of(request))
         platform = request.query_params.get("platform", "")
         record = await life.create(body, request.query_params.get("name", ""), platform)
         said = warnings(body, is_operator=caller_is_admin())

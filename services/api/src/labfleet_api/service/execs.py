@@ -48,13 +48,13 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
 
     @routes.post("/containers/{text}/exec")
     async def create_exec(text: str, request: Request) -> Response:
-        record = fleet.find(text)
         body = await read_body(request, ExecBody)
         body.refuse_unserved()
         if body.Privileged and not caller_is_admin():
             raise ForbiddenError("Privileged: privileged execs are not allowed")
         if not body.Cmd:
             raise InvalidRequestError("No exec command specified")
+        record = fleet.find(text)
         require_active(record, fleet.seen(record))
         keys = detach_keys.parse(body.DetachKeys)
         height, width = _size(body.ConsoleSize, request, is_tty=body.Tty)

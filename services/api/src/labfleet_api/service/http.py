@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labfleet_api import metrics
 from labfleet_api.core.engine_routes import refusal
+from labfleet_api.core.json_words import check_content_type, json_problem
 from labfleet_api.core.problems import BodyTooLargeError, field_problem, status_of
 from labfleet_chassis.logs import Log
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
@@ -59,9 +60,12 @@ async def read_body(request: Request, model: type[B], most: int = MOST_BODY) -> 
         got += chunk
         if len(got) > most:
             raise BodyTooLargeError(f"the body is larger than {most} bytes")
+    check_content_type(request.headers.get("content-type"), has_body=bool(got))
     try:
         return model.model_validate_json(bytes(got) or b"{}")
     except ValidationError as exc:
+        if exc.errors(include_url=False)[0]["type"] == "json_invalid":
+            raise json_problem(bytes(got)) from exc
         raise field_problem(exc) from exc
 
 

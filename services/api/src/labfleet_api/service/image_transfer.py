@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive
 
 from labfleet_api.core import changes, registry_auth
-from labfleet_api.core.platforms import check_form
+from labfleet_api.core.platforms import check_form, platform_of_new
 from labfleet_api.service.exchange import (
     Exchange,
     line_of,
@@ -178,7 +178,7 @@ async def _import(fleet: Fleet, request: Request, source: str) -> Response:
         config=changes.apply({}, asked.getlist("changes")),
         target=target_of(asked.get("repo", ""), asked.get("tag", "")),
         comment=asked.get("message") or f"Imported from {source}",
-        platform=asked.get("platform", ""),
+        platform=platform_of_new(asked.get("platform", "")),
     )
     stack = AsyncExitStack()
     store = await stack.enter_async_context(fleet.store_stream(wish))

@@ -71,6 +71,10 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         repository, label = request.query_params.get("repo", ""), request.query_params.get("tag")
         if not repository:
             raise InvalidRequestError("repository name must have at least one component")
+        if repository == "sha256":
+            raise InvalidRequestError(
+                "refusing to create an ambiguous tag using digest algorithm as name"
+            )
         target = f"{repository}:{label}" if label else repository
         await fleet.bus.call(
             TAG_IMAGE, TagImage(source=name, target=target), tenant=fleet.tenant, subject=name

@@ -32,6 +32,7 @@ def router(fleet: Fleet, networks: Networks) -> APIRouter:  # noqa: C901, PLR091
         return await networks.default() if text == DEFAULT_NETWORK else networks.require(text)
 
     @routes.get("/networks")
+    @routes.get("/networks/", include_in_schema=False)
     async def every(request: Request) -> Response:
         wanted = filters.parse_filters(request.query_params.get("filters", ""), _FILTERS)
         await networks.default()

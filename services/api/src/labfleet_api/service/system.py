@@ -3,7 +3,6 @@
 import json
 import platform
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from labfleet_api.core import filters, subnets
 from labfleet_api.core.status import is_live, state_of
 from labfleet_api.core.times import parse_time, rfc3339
+from labfleet_api.core.views import DOCKER_ROOT
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import API_VERSION, LEAST_API_VERSION, answer
 from labfleet_proto.errors import NotFoundError
@@ -191,6 +191,7 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
             row += f", {sum(used) >> 20} of {host.capacity.memory_bytes >> 20} MiB promised"
         rows.append([f" {host.id}", row])
     first = hosts[0] if hosts else None
+    runtime = first.runtime if first else ""
     return {
         "ID": fleet.settings.fleet,
         "Name": fleet.settings.fleet,
@@ -227,7 +228,7 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
         "BridgeNfIp6tables": True,
         "GenericResources": None,
         "ContainerdCommit": {"ID": ""},
-        "RuncCommit": {"ID": first.runtime if first else ""},
+        "RuncCommit": {"ID": runtime, "Expected": runtime},
         "InitCommit": {"ID": ""},
         "CDISpecDirs": None,
         "DefaultAddressPools": [{"Base": str(subnets.POOL), "Size": subnets.PREFIX}],
@@ -251,7 +252,7 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
             "InsecureRegistryCIDRs": ["127.0.0.0/8"],
             "Mirrors": None,
         },
-        "DockerRootDir": str(fleet.settings.state_dir),
+        "DockerRootDir": DOCKER_ROOT,
         "HttpProxy": "",
         "HttpsProxy": "",
         "NoProxy": "",
@@ -272,6 +273,6 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
         "Isolation": "",
         "InitBinary": "docker-init",
         "SecurityOptions": ["name=seccomp,profile=builtin", "name=userns"],
-        "SystemTime": rfc3339(int(datetime.now(UTC).timestamp()) * 1_000_000_000),
+        "SystemTime": rfc3339(fleet.clock.now_ns()),
         "Warnings": None,
     }

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Request, Response
 
 from labfleet_api.core import filters, prunes
 from labfleet_api.core.names import checked_volume_name
+from labfleet_api.core.older_clients import prunes_named_volumes
 from labfleet_api.core.place_bodies import VolumeBody
 from labfleet_api.core.times import rfc3339
 from labfleet_api.core.views import mountpoint
 from labfleet_api.service.fleet import Fleet
-from labfleet_api.service.http import answer, flag, read_body
+from labfleet_api.service.http import answer, flag, read_body, version_of
 from labfleet_chassis.store import ExistsError
 from labfleet_proto.buckets import name_key
 from labfleet_proto.containers import Goal, VolumeRecord
@@ -148,9 +149,9 @@ class Volumes:
             return {}
         return found.sizes_bytes
 
-    async def prune(self, wanted: filters.Filters) -> dict[str, Any]:
+    async def prune(self, wanted: filters.Filters, *, takes_named: bool) -> dict[str, Any]:
         """Remove what no container has: anonymous ones, or all. Raises InvalidRequestError."""
-        asks_all = wanted.get("all", ("false",))[0].lower() in ("1", "true")
+        asks_all = takes_named or wanted.get("all", ("false",))[0].lower() in ("1", "true")
         now_ns = self._fleet.clock.now_ns()
         due = [
             record
@@ -187,11 +188,14 @@ def router(fleet: Fleet) -> APIRouter:
     @routes.post("/volumes/prune")
     async def prune(request: Request) -> Response:
         text = request.query_params.get("filters", "")
-        return answer(await volumes.prune(prunes.parse_prune_filters(text, "all")))
+        wanted = prunes.parse_prune_filters(text, "all")
+        takes_named = prunes_named_volumes(version_of(request))
+        return answer(await volumes.prune(wanted, takes_named=takes_named))
 
     @routes.get("/volumes/{name}")
     async def inspect(name: str) -> Response:
-        return answer(_view(volumes.find(name)))
+        record = volumes.find(name)
+        return answer({**_view(record), "Status": {"host": record.home}})
 
     @routes.delete("/volumes/{name}")
     async def remove(name: str, request: Request) -> Response:
@@ -225,7 +229,6 @@ def _view(record: VolumeRecord) -> dict[str, Any]:
         "Labels": record.labels,
         "Scope": "local",
         "Options": record.driver_opts or None,
-        "Status": {"host": record.home},
     }
 
 

@@ -19,6 +19,8 @@ from labfleet_image_store.adapters.compression import (
 from labfleet_proto.errors import DiskFullError, InvalidRequestError
 from labfleet_proto.ids import Digest
 
+_EMPTY_TAR = bytes(1024)
+_NO_TAR = "Error processing tar file(exit status 1): archive/tar: invalid tar header"
 _CHUNK = 1 << 20
 _MOST_BYTES = 64 << 30
 
@@ -148,6 +150,8 @@ class Layers:
                     check_tar(reader)
                 while reader.read(_CHUNK):
                     pass
+                if not sink.unpacked:
+                    sink.take(_EMPTY_TAR)
                 sink.finish()
                 os.fsync(target.fileno())
             diff_id = Digest(f"sha256:{sink.diff.hexdigest()}")
@@ -167,15 +171,16 @@ class Layers:
 
 
 def check_tar(source: IO[bytes]) -> None:
-    """Read a tar's headers to its end. Raises InvalidRequestError."""
+    """Read a tar's headers to its end; nothing at all is one without members. Raises InvalidRequestError."""
     try:
         with tarfile.open(fileobj=source, mode="r|", bufsize=1 << 18) as archive:
             for _ in archive:
                 pass
+    except tarfile.ReadError as exc:
+        if str(exc) != "empty file":
+            raise InvalidRequestError(f"{_NO_TAR}: {exc}") from exc
     except (tarfile.TarError, *DAMAGE, ValueError, OverflowError) as exc:
-        raise InvalidRequestError(
-            f"Error processing tar file(exit status 1): archive/tar: invalid tar header: {exc}"
-        ) from exc
+        raise InvalidRequestError(f"{_NO_TAR}: {exc}") from exc
 
 
 class _Sink:

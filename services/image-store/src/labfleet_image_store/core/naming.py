@@ -27,6 +27,14 @@ def seconds(stamp: str) -> int:
         return 0
 
 
+def nanoseconds(stamp: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time in UTC; 0 if there is none."""
+    digits = stamp[20:].rstrip("Z") if stamp[19:20] == "." else ""
+    fraction_ns = int((digits + "000000000")[:9]) if digits.isdecimal() else 0
+    whole = seconds(stamp)
+    return whole * 1_000_000_000 + fraction_ns if whole else 0
+
+
 def rfc3339(time_ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339."""
     whole, rest = divmod(time_ns, 1_000_000_000)

@@ -169,6 +169,7 @@ class Library:
                     tags=_shown(self._tags(records)),
                     digests=naming.digests(records),
                     created_at_s=naming.seconds(str(config.get("created") or "")),
+                    created_at_ns=naming.nanoseconds(str(config.get("created") or "")),
                     size_bytes=sum(sizes.values()),
                     shared_bytes=sum(size for digest, size in sizes.items() if uses[digest] > 1),
                     labels=dict(inner.get("Labels") or {}),

@@ -53,7 +53,7 @@ class Shelf:
 def check_config(config: bytes, layers: Sequence[LayerFact]) -> None:
     """Compare a config with the layers' contents. Raises InvalidRequestError."""
     try:
-        diff_ids = list(json.loads(config)["rootfs"]["diff_ids"])
+        diff_ids = list(json.loads(config)["rootfs"]["diff_ids"] or ())  # Go writes null
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise InvalidRequestError(f"archive: an image's config is invalid: {exc!r}") from exc
     if len(diff_ids) != len(layers):

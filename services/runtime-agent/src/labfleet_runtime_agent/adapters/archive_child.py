@@ -6,6 +6,7 @@ ever executed. A tar comes on standard input or leaves on standard output; the l
 error is JSON: `{}` or `{"error": ..., "code": ...}`.
 """
 
+import itertools
 import json
 import os
 import stat
@@ -191,7 +192,12 @@ def _write(root: int, request: dict[str, Any]) -> dict[str, Any]:
         refuse_type_change=bool(request["refuse_type_change"]),
     )
     stream = Chunks(decoded_by_magic(sys.stdin.buffer))
-    source = cast("IO[bytes]", stream)
+    first = stream.read(1)
+    if not first:  # nothing at all is an empty archive to Go's reader
+        return {}
+    source = cast(
+        "IO[bytes]", Chunks(itertools.chain((first,), iter(lambda: stream.read(_BLOCK), b"")))
+    )
     with tarfile.open(fileobj=source, mode="r|", bufsize=_BLOCK) as archive:
         writer.write_all(archive)
     while stream.read(_BLOCK):

@@ -75,10 +75,9 @@ class LogOutput:
         return b"".join(written)
 
     def rest(self) -> bytes:
-        """Return the lines that have begun, as whole ones: nothing more will come."""
+        """Return the lines that have begun, as they are: nothing more will come."""
         written: list[bytes] = []
         for kind, held in self._held.items():
-            held.text += b"\n"
             self._show_held(written, kind, held)
         self._held = {}
         return b"".join(written)

@@ -114,6 +114,7 @@ def build(spec: ContainerSpec, host: HostPart, who: Identity) -> dict[str, Any]:
         "process": process(spec, host, who),
         "root": {"path": host.rootfs, "readonly": spec.is_rootfs_read_only},
         "hostname": spec.hostname,
+        **({"domainname": spec.domainname} if spec.domainname else {}),
         "mounts": _mounts(spec, host),
         "linux": linux,
     }

@@ -10,6 +10,7 @@ from labfleet_proto.ids import ExecId
 from labfleet_proto.runtime import CreateExec
 from labfleet_runtime_agent.adapters import probes
 from labfleet_runtime_agent.core import probing
+from labfleet_runtime_agent.core.durations import in_go
 from labfleet_runtime_agent.service.exec_process import oci_process
 from labfleet_runtime_agent.service.live import Live
 
@@ -80,7 +81,7 @@ async def _run(live: Live, check: HealthCheck) -> Probe:
 def _judged(said: probes.Said, limit_s: float) -> tuple[int, str]:
     """Exit code and output in docker's words; -1 for what was not done or could not be run."""
     if said.exit_code is None:
-        words = f"Health check exceeded timeout ({limit_s:g}s)"
+        words = f"Health check exceeded timeout ({in_go(limit_s)})"
         return -1, f"{words}: {said.output}" if said.output else words
     if said.is_failure_of_crun:
         return -1, f"OCI runtime exec failed: {said.output}"
