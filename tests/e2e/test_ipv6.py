@@ -49,6 +49,9 @@ def test_addresses_names_and_traffic_over_hosts(fleet: Fleet) -> None:
     ping = ("exec", "n1", "ping", "-6", "-c", "1", "-W", "2")
     assert "1 packets received" in fleet.docker(*ping, "2001:db8:1::ff").out
     assert fleet.docker(*ping, "2001:db8:ffff::1", code=1).out
+    own = fleet.docker("exec", "n2", "ip", "-6", "-o", "addr", "show", "dev", "eth0").out
+    local = next(word for word in own.split() if word.startswith("fe80")).partition("/")[0]
+    assert "1 packets received" in fleet.docker(*ping, f"{local}%eth0").out
     words, pointer = ("exec", "n1", "nslookup"), ip_address(six["n3"]).reverse_pointer
     until(lambda: six["n3"] in fleet.docker(*words, "-type=aaaa", "n3", code=None).out)
     assert found["n3"]["IPAddress"] in fleet.docker(*words, "-type=a", "n3", code=None).out

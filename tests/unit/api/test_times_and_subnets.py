@@ -21,7 +21,7 @@ from labfleet_api.core.subnets import (
     vni_key,
 )
 from labfleet_api.core.times import ZERO, human, parse_time, rfc3339
-from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError
 
 S = 1_000_000_000
 FIRST = 1_700_000_000 * S
@@ -176,8 +176,8 @@ def test_what_is_no_pool_is_refused(fields: dict[str, Any], words: str) -> None:
 
 
 @pytest.mark.parametrize("pair", [("10.1.0.0/16", "10.2.0.0/16"), ("fd01::/64", "fd02::/64")])
-def test_two_pools_of_one_family_are_not_there_yet(pair: tuple[str, str]) -> None:
-    with pytest.raises(NotImplementedYetError, match="one pool of IPv4 and one of IPv6"):
+def test_two_pools_of_one_family_are_refused_as_dockers_bridge_does(pair: tuple[str, str]) -> None:
+    with pytest.raises(ForbiddenError, match="doesn't support multiple subnets"):
         asked([IpamPool(Subnet=each) for each in pair])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from labfleet_api.core import subnets6
 from labfleet_api.core.place_bodies import IpamPool
-from labfleet_proto.errors import ForbiddenError, InvalidRequestError, NotImplementedYetError
+from labfleet_proto.errors import ForbiddenError, InvalidRequestError
 from labfleet_proto.networks import ADDRESS_POOL, AddressPool, NetworkRecord
 
 POOL = ipaddress.IPv4Network(ADDRESS_POOL)
@@ -41,14 +41,12 @@ def candidates(taken: Collection[str], start: int) -> Iterator[ipaddress.IPv4Net
 
 
 def asked(pools: Sequence[IpamPool]) -> Addressing:
-    """Check the pools that a client asked for. Raises InvalidRequestError, NotImplementedYetError."""
+    """Check the pools that a client asked for. Raises InvalidRequestError, ForbiddenError."""
     said = [pool for pool in pools if pool.Subnet or pool.Gateway or pool.IPRange]
     of_six = [pool for pool in said if ":" in pool.Subnet]
     of_four = [pool for pool in said if ":" not in pool.Subnet]
     if len(of_four) > 1 or len(of_six) > 1:
-        raise NotImplementedYetError(
-            "labfleet: IPAM.Config: a network has one pool of IPv4 and one of IPv6 addresses"
-        )
+        raise ForbiddenError("bridge driver doesn't support multiple subnets")
     ipv6 = subnets6.asked(of_six[0]) if of_six else None
     if not of_four:
         return Addressing(ipv6=ipv6)

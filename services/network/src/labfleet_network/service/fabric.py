@@ -137,6 +137,11 @@ class Fabric:
             return
         remote = wanted.remotes(self._memory.addresses.values(), {network}, self._me)[network]
         target = {Neighbour(each.address, each.mac, each.vtep) for each in remote}
+        target |= {
+            Neighbour(rules.link_local6(each.mac), each.mac, each.vtep)
+            for each in remote
+            if rules.is_ipv6(each.address)
+        }
         bridge, tunnel = self._devices[network]
         links = self._kernel.links
         if network not in self._taught:
