@@ -61,6 +61,6 @@ lock: dev ## pin all dependencies anew, with hashes and without any index addres
 	  --no-header --extra api --extra image-store --extra runtime-agent --extra network --extra cli -o requirements.lock
 	@.venv/bin/uv pip compile -q pyproject.toml deploy/build.in -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-header --all-extras -o requirements-dev.lock
-	@for name in tests/suites/docker-py tests/suites/aiodocker tests/clients/python tests/fuzz/schemathesis; do \
+	@for name in tests/suites/docker-py tests/suites/aiodocker tests/suites/oras tests/clients/python tests/fuzz/schemathesis; do \
 	  .venv/bin/uv pip compile -q $$name.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header -o $$name.lock; done

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import peers
-from tests.farm.fleet import running_fleet, sweep_leftovers
+from tests.farm.fleet import Fleet, running_fleet, sweep_leftovers
 from tests.farm.registries import other_registry
 from tests.suites import images
+
+from labfleet_proto.ids import OPERATORS
 
 ENGINES = ("1", "3", "dockerd")
 
@@ -56,11 +58,20 @@ def engine(name: str) -> Iterator[Engine]:
                     for tag in images.tags_of(archive):
                         registry.push(archive, f"library/{tag}", named=tag)
                 fleet.labfleet("mirror", "add", registry.url)
-                yield _ready(name, fleet.url, config, archives)
+                yield _ready(name, fleet.url, config, archives, _store(fleet))
 
 
-def _ready(name: str, url: str, config: Path, archives: list[Path]) -> Engine:
-    env = {**os.environ, "DOCKER_HOST": url, "DOCKER_CONFIG": str(config)}
+def _store(fleet: Fleet) -> dict[str, str]:
+    """Where the fleet's registry is, in the words of oras's suite."""
+    host, _, port = fleet.plan.registry.partition(":")
+    login = {"ORAS_USER": OPERATORS, "ORAS_PASS": fleet.plan.fleet_secret}
+    return {"ORAS_HOST": host, "ORAS_PORT": port, "ORAS_AUTH": "true", **login}
+
+
+def _ready(
+    name: str, url: str, config: Path, archives: list[Path], more: dict[str, str] | None = None
+) -> Engine:
+    env = {**os.environ, "DOCKER_HOST": url, "DOCKER_CONFIG": str(config), **(more or {})}
     version = _docker(env, "version", "--format", "{{.Server.Version}}")
     return Engine(name, env, version, tuple(archives))
 

@@ -39,6 +39,10 @@ SUITES = (
         "aiodocker",
         ("tests/test_*.py",),
     ),
+    Suite(
+        "oras",
+        ("oras/tests/test_*.py", "oras/tests/auth/test_*.py"),
+    ),
 )
 
 
