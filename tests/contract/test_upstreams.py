@@ -119,6 +119,20 @@ async def test_a_manifest_by_digest_has_that_digest(fake: Make, client: Upstream
         await client.manifest(upstream, "x", _digest(b"other"))
 
 
+@pytest.mark.parametrize(
+    ("answer", "digest"),
+    [((200, {"Docker-Content-Digest": _digest(INDEX)}, INDEX), _digest(INDEX)),
+     ((200, {}, INDEX), ""), ((200, {"Docker-Content-Digest": "x"}, INDEX), ""),
+     ((405, {}, b""), "")],
+)  # fmt: skip
+async def test_the_digest_of_a_tag_is_asked_for_alone(
+    fake: Make, client: UpstreamClient, answer: Answer, digest: str
+) -> None:
+    upstream = fake(lambda _asked: answer)
+    assert await client.head_manifest(Upstream("a", upstream.url), "x", "1") == digest
+    assert [each.method for each in upstream.asked] == ["HEAD"]
+
+
 async def test_nobody_there(client: UpstreamClient) -> None:
     with pytest.raises(UpstreamError) as caught:
         await client.manifest(Upstream("a", "http://127.0.0.1:1"), "x", "1")

@@ -27,6 +27,7 @@ _MOST_REDIRECTS = 5
 _MOST_ERROR_BYTES = 64 << 10
 _MOST_TAG_BYTES = 4 << 20
 _MOST_TAGS = 10_000
+_NO_HEAD = (405, 501)
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES, reverse=True))
 
 
@@ -119,7 +120,7 @@ class UpstreamClient:
         if status == 429:
             rest_s = self._retry_after_s(answer.headers.get("retry-after", ""))
             return UpstreamError(Trouble.LIMITED, message, code=code, retry_after_s=rest_s)
-        return UpstreamError(Trouble.FAILED, message, code=code)
+        return UpstreamError(Trouble.FAILED, message, code=code, status=status)
 
     def _retry_after_s(self, header: str) -> float:
         if header.isascii() and header.isdigit():
@@ -142,9 +143,15 @@ class UpstreamClient:
     async def head_manifest(self, upstream: Upstream, path: str, reference: str) -> str:
         """The digest that a reference has there; empty if it does not say. Raises UpstreamError."""
         place = f"/v2/{path}/manifests/{reference}"
-        async with self._sent(upstream, "HEAD", place, _scope(path), {"Accept": _ACCEPT}) as found:
-            digest = str(found.headers.get("docker-content-digest", ""))
-            return digest if references.is_digest(digest) else ""
+        wanted = {"Accept": _ACCEPT}
+        try:
+            async with self._sent(upstream, "HEAD", place, _scope(path), wanted) as found:
+                digest = str(found.headers.get("docker-content-digest", ""))
+                return digest if references.is_digest(digest) else ""
+        except UpstreamError as exc:
+            if exc.status in _NO_HEAD:
+                return ""
+            raise
 
     async def manifest(self, upstream: Upstream, path: str, reference: str) -> RemoteManifest:
         """Get a manifest and check it. Raises UpstreamError."""

@@ -37,13 +37,21 @@ class UpstreamError(Exception):
     """An upstream's trouble with one request; never leaves the store."""
 
     def __init__(
-        self, trouble: Trouble, message: str, *, code: str = "", retry_after_s: float = 0
+        self,
+        trouble: Trouble,
+        message: str,
+        *,
+        code: str = "",
+        status: int = 0,
+        retry_after_s: float = 0,
     ) -> None:
         super().__init__(message)
         self.trouble = trouble
         self.message = message
         self.code = code
         """The registry's own, such as `MANIFEST_UNKNOWN`."""
+        self.status = status
+        """Of its answer; 0 if there was none."""
         self.retry_after_s = retry_after_s
 
 

@@ -33,8 +33,9 @@ class NoneHasItError(Exception):
 
     @property
     def may_be_there(self) -> bool:
-        """Whether one that was not heard may have it."""
-        return any(error.trouble is not Trouble.ABSENT for _, error in self.troubles)
+        """Whether one that was not heard may have it; who refuses a login has been heard."""
+        unheard = (Trouble.FAILED, Trouble.LIMITED)
+        return any(error.trouble in unheard for _, error in self.troubles)
 
 
 class Upstreams:
