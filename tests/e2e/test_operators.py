@@ -275,3 +275,19 @@ def _acting(fleet: Fleet, tenant: str) -> Path:
     place.mkdir(exist_ok=True)
     (place / "config.json").write_text(json.dumps({"HttpHeaders": {"Labfleet-Tenant": tenant}}))
     return place
+
+
+def test_real_time_for_as_long_as_was_asked(fleet: Fleet) -> None:
+    """A process takes a real-time priority in a group that was given time for it, and in no other."""
+    given = ("--cpu-rt-period", "1000000", "--cpu-rt-runtime", "9500")
+    if not Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists():
+        assert "real-time scheduler" in fleet.docker("run", *given, "busybox", code=125).err
+        return
+    priority = os.sched_param(5)
+    for name, flags in (("hurried", given), ("patient", ())):
+        fleet.docker("run", "-d", "--name", name, *flags, "busybox", "sleep", "600")
+    os.sched_setscheduler(fleet.inspect("hurried")["State"]["Pid"], os.SCHED_FIFO, priority)
+    with pytest.raises(PermissionError):
+        os.sched_setscheduler(fleet.inspect("patient")["State"]["Pid"], os.SCHED_FIFO, priority)
+    host = fleet.inspect("hurried")["HostConfig"]
+    assert (host["CpuRealtimePeriod"], host["CpuRealtimeRuntime"]) == (1_000_000, 9500)

@@ -38,6 +38,10 @@ class HostPowers(Message):
     device_rules: tuple[str, ...] = ()
     """As devices.allow of control groups takes them."""
     throttles: tuple[DeviceThrottle, ...] = ()
+    rt_period_us: int = 0
+    """0: the kernel's own, a second."""
+    rt_runtime_us: int = 0
+    """Of each period, for processes with real-time priority; 0: none may have one."""
     seccomp: str = ""
     """`unconfined`, or a profile as docker's JSON; empty: the fleet's own."""
     masked_paths: tuple[str, ...] | None = None

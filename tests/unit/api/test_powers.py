@@ -50,6 +50,8 @@ OF_OPERATORS: dict[str, Any] = {
     "BlkioDeviceWriteBps": [{"Path": "/dev/vda", "Rate": 1}],
     "BlkioDeviceReadIOps": [{"Path": "/dev/vda", "Rate": 1}],
     "BlkioDeviceWriteIOps": [{"Path": "/dev/vda", "Rate": 1}],
+    "CpuRealtimePeriod": 1_000_000,
+    "CpuRealtimeRuntime": 5000,
     "OomScoreAdj": -1,
     "Sysctls": {"kernel.domainname": "lab"},
 }
@@ -71,10 +73,10 @@ def test_an_operators_plain_container_is_as_any_other() -> None:
     assert spec_of(**asked).powers is None
 
 
-@pytest.mark.parametrize("field", ["CgroupParent", "Cgroup", "CpuRealtimePeriod"])
+@pytest.mark.parametrize("field", ["CgroupParent", "Cgroup"])
 def test_what_no_host_grants_is_refused_to_operators_too(field: str) -> None:
     with pytest.raises(ForbiddenError, match=field):
-        spec_of(**{field: 5 if field == "CpuRealtimePeriod" else "x"})
+        spec_of(**{field: "x"})
 
 
 @pytest.mark.parametrize(
@@ -152,3 +154,19 @@ def test_paths_stand_for_the_fleets_own() -> None:
     assert (found.masked_paths, found.read_only_paths) == (("/proc/kcore",), None)
     found = powers_of(SecurityOpt=["systempaths=unconfined"])
     assert (found.masked_paths, found.read_only_paths) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            {"CpuRealtimePeriod": 1000, "CpuRealtimeRuntime": 1001},
+            "higher than cpu real-time period",
+        ),
+        ({"CpuRealtimeRuntime": 1_000_001}, "higher than cpu real-time period"),
+        ({"CpuRealtimePeriod": -1}, "HostConfig.CpuRealtimePeriod: -1"),
+    ],
+)
+def test_real_time_beyond_its_period_is_refused(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        powers_of(**asked)

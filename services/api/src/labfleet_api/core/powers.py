@@ -45,12 +45,17 @@ _THROTTLES = (
 _RULE = re.compile(r"[acb] ([0-9]+|\*):([0-9]+|\*) [rwm]{1,3}")
 _ACCESS = re.compile(r"[rwm]{1,3}")
 _LONGEST_PROFILE = 256 << 10
+_KERNELS_PERIOD_US = 1_000_000
+_LONGEST_PERIOD_US = 60 * 1_000_000
 
 
 def powers(host: HostConfigBody) -> HostPowers | None:
     """The powers of a request; None if it asks for none. Raises InvalidRequestError."""
+    period_us, runtime_us = _real_time(host)
     found = HostPowers(
         is_privileged=host.Privileged,
+        rt_period_us=period_us,
+        rt_runtime_us=runtime_us,
         devices=tuple(_devices(host)),
         device_rules=_rules(host.DeviceCgroupRules or ()),
         throttles=tuple(_throttles(host)),
@@ -116,6 +121,21 @@ def _throttles(host: HostConfigBody) -> Iterator[DeviceThrottle]:
             if kind == "weight" and not 10 <= value <= 1000:
                 raise InvalidRequestError("Range of blkio weight is from 10 to 1000")
             yield DeviceThrottle.model_validate({"kind": kind, "path": path, "value": value})
+
+
+def _real_time(host: HostConfigBody) -> tuple[int, int]:
+    """Period and runtime in microseconds, in docker's rules and words."""
+    period_us, runtime_us = host.CpuRealtimePeriod, host.CpuRealtimeRuntime
+    for field, value in (("CpuRealtimePeriod", period_us), ("CpuRealtimeRuntime", runtime_us)):
+        if not 0 <= value <= _LONGEST_PERIOD_US:
+            raise InvalidRequestError(
+                f"HostConfig.{field}: {value} is not from 0 to {_LONGEST_PERIOD_US} microseconds"
+            )
+    if runtime_us > (period_us or _KERNELS_PERIOD_US):
+        raise InvalidRequestError(
+            "cpu real-time runtime cannot be higher than cpu real-time period"
+        )
+    return period_us, runtime_us
 
 
 def _fields(field: str, value: JsonValue) -> dict[str, JsonValue]:

@@ -34,8 +34,6 @@ def refuse_forbidden(host: HostConfigBody, *, is_operator: bool = False) -> None
     rules = (
         ("CgroupParent", host.CgroupParent, "the cgroup is chosen by the host"),
         ("Cgroup", host.Cgroup, "namespaces are never shared"),
-        ("CpuRealtimePeriod", host.CpuRealtimePeriod, "there is no real-time scheduling"),
-        ("CpuRealtimeRuntime", host.CpuRealtimeRuntime, "there is no real-time scheduling"),
         *(() if is_operator else _of_operators(host)),
     )
     for field, is_set, rule in rules:
@@ -62,6 +60,8 @@ def _of_operators(host: HostConfigBody) -> Iterator[tuple[str, object, str]]:
     yield "Privileged", host.Privileged, "privileged containers are not allowed"
     yield "Devices", host.Devices, "raw devices are not allowed"
     yield "DeviceCgroupRules", host.DeviceCgroupRules, "raw devices are not allowed"
+    for name in ("CpuRealtimePeriod", "CpuRealtimeRuntime"):
+        yield name, getattr(host, name), "real-time priority would starve the others"
     yield "OomScoreAdj", -1000 <= host.OomScoreAdj < 0, "the score may not be lowered"
     for name in _BLKIO_DEVICES:
         yield name, getattr(host, name), "the disks of a host are not a tenant's to name"

@@ -9,6 +9,7 @@ from pathlib import Path
 from labfleet_proto.containers import Limits
 from labfleet_proto.errors import InternalError
 from labfleet_proto.runtime import ContainerStats, DeviceIo
+from labfleet_runtime_agent.adapters import real_time
 from labfleet_runtime_agent.adapters.cgroup_files import (
     PERIOD_US,
     child_names,
@@ -111,6 +112,10 @@ class CgroupV1:
                     write_if_there(group / file, value)
             else:
                 write(group / f"blkio.throttle.{each.wish.kind}_device", value)
+
+    def real_time(self, name: str, period_us: int, runtime_us: int) -> None:
+        """In the hierarchy of processors, whose groups give what they have been given."""
+        real_time.grant(self.root / "cpu", self._path("cpu", name), period_us, runtime_us)
 
     def set_limits(self, name: str, limits: Limits) -> None:
         """Set all limits anew. Raises InternalError naming the file that refused."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labfleet_proto.containers import Limits
-from labfleet_proto.errors import InternalError
+from labfleet_proto.errors import InternalError, InvalidRequestError
 from labfleet_proto.runtime import ContainerStats, DeviceIo
+from labfleet_runtime_agent.adapters import real_time
 from labfleet_runtime_agent.adapters.cgroup_files import (
     PERIOD_US,
     child_names,
@@ -64,6 +65,10 @@ class CgroupV2:
                 write_if_there(self._path(name) / "io.weight", f"{device} {weight}")
             else:
                 write(self._path(name) / "io.max", f"{device} {_IO_MAX[each.wish.kind]}={value}")
+
+    def real_time(self, name: str, period_us: int, runtime_us: int) -> None:  # noqa: ARG002 - the port's
+        """This hierarchy has none."""
+        raise InvalidRequestError(real_time.MISSING)
 
     def set_limits(self, name: str, limits: Limits) -> None:
         """Set all limits anew. Raises InternalError naming the file that refused."""

@@ -31,6 +31,12 @@ class Cgroups(Protocol):
     def throttle(self, name: str, throttles: Sequence[Throttle]) -> None:
         """Limit what the group does with single disks. Raises InternalError naming what refused."""
 
+    def real_time(self, name: str, period_us: int, runtime_us: int) -> None:
+        """Let processes with real-time priority run so long of each period.
+
+        Raises InvalidRequestError where the kernel has no such scheduling for groups, InternalError.
+        """
+
     def enter_files(self, name: str) -> list[Path]:
         """Files into which a process writes its pid (or 0) to enter."""
 

@@ -157,6 +157,9 @@ class Launch:
         if rules:
             cgroups.allow_devices(name, rules)
         cgroups.throttle(name, host_power.throttles(spec))
+        powers = spec.powers
+        if powers is not None and (powers.rt_period_us or powers.rt_runtime_us):
+            cgroups.real_time(name, powers.rt_period_us, powers.rt_runtime_us)
 
     async def _prepare_files(self, base: int) -> tuple[list[VolumeSource], Identity]:
         files = self._tools.files
