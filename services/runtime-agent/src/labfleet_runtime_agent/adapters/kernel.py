@@ -24,6 +24,7 @@ _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _MOUNT_ATTR_IDMAP = 0x00100000
 
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 _NS_GET_USERNS = 0xB701
@@ -47,23 +48,28 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
+def open_in_root(
+    root_fd: int, path: str, flags: int, mode: int = 0, *, resolve: int = RESOLVE_IN_ROOT
+) -> int:
     """Open `path` as if `root_fd` were `/`: symbolic links cannot lead out (openat2).
 
     Raises OSError.
     """
-    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
     return _checked(
         _libc.syscall(_SYS_OPENAT2, root_fd, os.fsencode(path), how, len(how)), f"open {path}"
     )
 
 
 @contextlib.contextmanager
-def directory_beneath(base: Path, path: str) -> Iterator[Path]:
-    """A way to a directory below `base` that nobody can bend meanwhile. Raises OSError."""
+def path_beneath(base: Path, path: str) -> Iterator[Path]:
+    """A way to a file or directory below `base` that nobody can bend meanwhile.
+
+    Raises OSError; EXDEV is for a link that leads out.
+    """
     base_fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = open_in_root(base_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+        found = open_in_root(base_fd, path, os.O_PATH, resolve=RESOLVE_BENEATH)
     finally:
         os.close(base_fd)
     try:

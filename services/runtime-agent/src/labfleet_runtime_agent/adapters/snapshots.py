@@ -96,7 +96,10 @@ class Snapshots:
                 aside.rename(path)
 
     def _mount_layer(self, layer: Path, target: Path, base: int) -> None:
-        target.mkdir(exist_ok=True)
+        if layer.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            target.touch()
         if os.path.ismount(target):
             return
         tree = self._clone(layer, base)
@@ -136,16 +139,16 @@ class Snapshots:
     async def attach_volume(
         self, container: ContainerId, number: int, data: Path, base: int, subpath: str = ""
     ) -> Path:
-        """Mount a volume's files, or a directory of them, with the container's ids.
+        """Mount a volume's files, or one of them or a directory, with the container's ids.
 
-        Returns the source to bind. Raises InternalError, InvalidRequestError (no such directory).
+        Returns the source to bind. Raises InternalError, InvalidRequestError (no such path).
         """
         target = self._mounts / container / f"volume{number}"
 
         def attach() -> Path:
-            target.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             if subpath:
-                with kernel.directory_beneath(data, subpath) as there:
+                with kernel.path_beneath(data, subpath) as there:
                     self._mount_layer(there, target, base)
             else:
                 self._mount_layer(data, target, base)
@@ -156,6 +159,10 @@ class Snapshots:
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise InvalidRequestError(f"cannot access path {subpath}: {exc.strerror}") from exc
         except OSError as exc:
+            if subpath and exc.errno == errno.EXDEV:
+                raise InvalidRequestError(
+                    f"path concatenation escapes the base directory, subpath: {subpath}"
+                ) from exc
             raise InternalError(f"cannot mount volume {data}: {exc}") from exc
 
     async def attach_bind(

@@ -108,3 +108,8 @@ def _make_sparse(path: Path, size_bytes: int) -> None:
 def _remove(path: Path) -> None:
     kernel.unmount(path / "data")
     shutil.rmtree(path, ignore_errors=True)
+
+
+def is_empty_directory(path: Path) -> bool:
+    """Whether a directory is there and nothing in it."""
+    return path.is_dir() and not any(path.iterdir())

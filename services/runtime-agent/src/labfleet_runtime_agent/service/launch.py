@@ -37,6 +37,7 @@ from labfleet_runtime_agent.adapters import (
 )
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.ledger import RunningProcess
+from labfleet_runtime_agent.adapters.volume_store import is_empty_directory
 from labfleet_runtime_agent.core import name_files, power
 from labfleet_runtime_agent.core import spec as oci
 from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
@@ -187,7 +188,9 @@ class Launch:
         kind = volume_kind(mount.driver_opts)
         data, is_empty = await files.volumes.make(record.tenant, mount.volume, kind)
         source = await files.snapshots.attach_volume(record.id, number, data, base, mount.subpath)
-        if is_empty and mount.copy_up and not mount.subpath:
+        if mount.subpath:
+            is_empty = await asyncio.to_thread(is_empty_directory, source)
+        if is_empty and mount.copy_up:
             await self._copy_up(root, mount.target, source, base)
         return VolumeSource(str(source), mount.target, mount.read_only)
 
