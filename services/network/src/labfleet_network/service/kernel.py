@@ -50,7 +50,7 @@ class Kernel:
             await asyncio.to_thread(lambda: self.namespaces.give(self._make(owner), name))
 
     def _make(self, owner: UserIds | None) -> str:
-        """Make a namespace. Not for the thread of namespaces: a program's start would keep it waiting."""
+        """Make a namespace. Not for the thread of namespaces: a new process would keep it waiting."""
         if owner is None:
             return self.namespaces.thread.submit(self.namespaces.make).result()
         try:
@@ -78,7 +78,8 @@ class Kernel:
             firsts = {owner.first for owner in self._owners}
             others = [first for first in self._ready if first not in firsts]
             for first in others[: -self._pool_size]:
-                await self.in_thread(self.namespaces.drop, self._ready.pop(first))
+                if token := self._ready.pop(first, ""):  # else it was taken meanwhile
+                    await self.in_thread(self.namespaces.drop, token)
             for owner in self._owners:
                 if owner.first not in self._ready and not self._moved.is_set():
                     await asyncio.to_thread(self._stock, owner)
