@@ -81,6 +81,13 @@ def test_codes_and_words(box: Fleet, words: tuple[str, ...], code: int, said: st
     assert ("OCI runtime exec failed" in done.out + done.err) is bool(said)
 
 
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_the_names_of_the_streams_lead_to_them(box: Fleet, user: str) -> None:
+    script = "echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin"
+    done = box.docker("exec", "-i", "-u", user, "box", "sh", "-c", script, stdin=b"in")
+    assert (done.out, done.err) == ("out\nin", "err")
+
+
 def test_an_exec_that_could_not_run_does_not_delay_the_containers_end(box: Fleet) -> None:
     for _ in range(3):
         box.docker("exec", "box", "nosuch", code=127)

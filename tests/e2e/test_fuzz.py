@@ -5,9 +5,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.farm.environments import python_environment
-from tests.farm.fleet import Fleet, running_fleet, until_clean
+from tests.farm.fleet import Fleet, free_port, running_fleet, until_clean
+from tests.farm.tenant import Tenant
 from tests.farm.traces import until_traceless
 from tests.fuzz.description import description
 from tests.fuzz.forwarder import forwarded
@@ -21,13 +23,16 @@ SEED = 20261124
 @pytest.fixture
 def lonely_fleet(tmp_path: Path) -> Iterator[Fleet]:
     """A fleet of its own: prune may take the images that other tests need."""
-    with running_fleet(tmp_path, hosts=1, suffix="-fuzz") as fleet:
+    with running_fleet(tmp_path, hosts=1, suffix="-fuzz", tls=f"127.0.0.1:{free_port()}") as fleet:
         yield fleet
 
 
-def _fuzz(fleet: Fleet, scratch: Path, phases: str, examples: int, seed: int) -> str:
-    fleet.docker("run", "--name", "fuzzed", "busybox", "echo", "one")
-    fleet.docker("run", "-d", "--name", "alive", "busybox", "sleep", "600")
+def _fuzz(
+    fleet: Fleet, scratch: Path, phases: str, examples: int, seed: int, tenant: Tenant | None = None
+) -> str:
+    env = tenant.env if tenant is not None else fleet.env
+    fleet.docker("run", "--name", "fuzzed", "busybox", "echo", "one", env=env)
+    fleet.docker("run", "-d", "--name", "alive", "busybox", "sleep", "6000", env=env)
     document = scratch / "openapi.json"
     document.write_text(json.dumps(description(["fuzzed"])))
     program = python_environment(FUZZ / "schemathesis.lock") / "bin" / "st"
@@ -37,12 +42,17 @@ def _fuzz(fleet: Fleet, scratch: Path, phases: str, examples: int, seed: int) ->
         words += ["--checks", "not_a_server_error", "--request-timeout", "30"]
         words += ["--max-examples", str(examples), "--suppress-health-check", "all"]
         words += ["--no-color", "--warnings", "off", "--continue-on-failure"]
+        if tenant is not None:
+            words += ["--header", f"Authorization: Bearer {tenant.token}"]
         done = subprocess.run(
             words, cwd=scratch, capture_output=True, text=True, timeout=1500, check=False
         )
     report = done.stdout + done.stderr
     assert done.returncode == 0, report[-15000:]
-    assert fleet.docker("exec", "alive", "echo", "here").out == "here"
+    assert fleet.docker("exec", "alive", "echo", "here", env=env).out == "here"
+    if tenant is not None:
+        _check_envelope(tenant)
+        tenant.remove()
     with DockerApi(fleet.plan.socket) as api:
         api.remove_everything()
     until_clean(fleet)
@@ -50,9 +60,41 @@ def _fuzz(fleet: Fleet, scratch: Path, phases: str, examples: int, seed: int) ->
     return report
 
 
+def _check_envelope(tenant: Tenant) -> None:
+    """No container of the tenant's has more than a tenant may have, whatever was sent."""
+    with tenant.http() as client:
+        rows = client.get("/containers/json", params={"all": "1"}).json()
+        for row in rows:
+            found = client.get(f"/containers/{row['Id']}/json")
+            if found.status_code == httpx.codes.NOT_FOUND:
+                continue
+            host = found.json()["HostConfig"]
+            assert not host["Privileged"]
+            assert not host["Devices"]
+            assert host["Memory"] > 0
+            assert host["PidsLimit"] > 0
+            assert host["NetworkMode"] != "host"
+            assert host["PidMode"] != "host"
+            assert not {"SYS_ADMIN", "CAP_SYS_ADMIN", "ALL"} & set(host["CapAdd"] or [])
+            assert all(mount["Type"] in ("volume", "tmpfs") for mount in found.json()["Mounts"])
+
+
 @pytest.mark.timeout(600)
 def test_a_short_run_finds_nothing(lonely_fleet: Fleet, tmp_path: Path) -> None:
     _fuzz(lonely_fleet, tmp_path, "fuzzing", 5, SEED)
+
+
+@pytest.mark.timeout(600)
+def test_a_short_run_as_a_tenant_finds_nothing(lonely_fleet: Fleet, tmp_path: Path) -> None:
+    ann = Tenant.create(lonely_fleet, "ann", tmp_path)
+    _fuzz(lonely_fleet, tmp_path, "fuzzing", 4, SEED, ann)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_long_run_as_a_tenant_finds_nothing(lonely_fleet: Fleet, tmp_path: Path) -> None:
+    ann = Tenant.create(lonely_fleet, "ann", tmp_path)
+    _fuzz(lonely_fleet, tmp_path, "coverage,fuzzing", 100, 4, ann)
 
 
 @pytest.mark.long

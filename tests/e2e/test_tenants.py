@@ -210,6 +210,40 @@ def test_a_token_is_narrow_revoked_and_expires(ann: Tenant) -> None:
     assert "scope" in fleet.labfleet(*create, "--scopes", "admin", code=1).out
 
 
+def test_streams_end_with_their_credential(ann: Tenant) -> None:
+    fleet = ann.fleet
+    ann.docker("run", "-d", "--name", "long", "busybox", "sh", "-c", "echo begun; sleep 600")
+    create = ("token", "create", "--tenant", ann.name)
+    token = fleet.labfleet(*create).out.strip()
+    short = fleet.labfleet(*create, "--expires", "6s").out.strip()
+    commands = (
+        ("logs", "-f", "long"),
+        ("exec", "-i", "long", "sh", "-c", "echo begun; sleep 600"),
+        ("events", "--since", "10m"),
+        ("wait", "long"),
+    )
+    clients = []
+    for number, secret in enumerate((token, short)):
+        env = {**ann.env, "DOCKER_CONFIG": str(ann.config(secret, f"cut{number}"))}
+        clients += [
+            subprocess.Popen(["docker", *words], env=env, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            for words in commands
+        ]  # fmt: skip
+    try:
+        for client in (clients[0], clients[1], clients[2]):
+            assert client.stdout is not None
+            assert client.stdout.readline()
+        fleet.labfleet("token", "revoke", token.split("_")[1])
+        until(lambda: all(client.poll() is not None for client in clients), 30)
+    finally:
+        for client in clients:
+            client.kill()
+            client.communicate()
+    assert ann.docker("exec", "long", "echo", "on").out == "on"
+    ann.docker("rm", "-f", "long")
+
+
 def test_a_tenant_that_is_removed_leaves_nothing(fleet: Fleet, tmp_path: Path) -> None:
     carol = Tenant.create(fleet, "carol", tmp_path)
     assert "exists" in fleet.labfleet("tenant", "create", "carol", code=1).out

@@ -79,7 +79,11 @@ QUERIES: dict[str, dict[str, list[str] | None]] = {
     "GET /images/search": {"term": WORDS, "limit": NUMBERS, "filters": FILTERS},
     "GET /images/get": {"names": [*WORDS, "nosuch"]},
     "POST /images/prune": {"filters": FILTERS},
-    "POST /build": {"t": WORDS, "dockerfile": WORDS, "buildargs": FILTERS, "labels": FILTERS},
+    "POST /build": {
+        "t": WORDS, "dockerfile": WORDS, "buildargs": FILTERS, "labels": FILTERS, "ulimits": FILTERS,
+        "remote": ["", "x", "file:///etc", "http://127.0.0.1:1/x", "http://127.0.0.1:1/x.git#y:z", "git@x:y"],
+        "networkmode": ["", "none", "host", "nosuch"], "memory": NUMBERS, "extrahosts": WORDS,
+    },
     "POST /build/prune": {"all": BOOLEANS, "filters": FILTERS},
     "POST /commit": {"container": ["fuzzed", "nosuch", ""], "repo": WORDS, "tag": WORDS, "changes": ["X", "CMD ["]},
     "GET /system/df": {"type": ["container", "x"]},

@@ -82,6 +82,8 @@ class Identity:
 
     tenant: TenantId
     scopes: frozenset[Scope]
+    expires_at_ns: int = 0
+    """When the credential ends; 0 means never."""
 
 
 def checked_tenant(name: str) -> TenantId:

@@ -7,8 +7,9 @@ from tests.unit.proto.records import container_spec, limits
 
 from labfleet_api.core import policies
 from labfleet_api.core.bodies import HealthConfig
-from labfleet_api.core.host_config import HostConfigBody, RestartPolicyBody
+from labfleet_api.core.host_config import HostConfigBody
 from labfleet_api.core.image_defaults import ImageHealth
+from labfleet_api.core.limits_body import RestartPolicyBody
 from labfleet_api.core.updates import UpdateBody, updated
 from labfleet_proto.errors import ConflictError, InvalidRequestError, NotImplementedYetError
 from labfleet_proto.restarts import Restart, RestartPolicy

@@ -63,7 +63,7 @@ class Credentials:
     def _identity(self, record: TokenRecord | CertificateRecord) -> Identity | None:
         if not self.is_there(record.tenant):
             return None
-        return Identity(record.tenant, frozenset(record.scopes))
+        return Identity(record.tenant, frozenset(record.scopes), record.expires_at_ns)
 
 
 def split_authorization(header: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from pydantic import JsonValue
 
 from labfleet_api.core.body import Body
+from labfleet_api.core.limits_body import LimitsBody
 
 
 class PortTarget(Body):
@@ -17,13 +18,6 @@ class LogConfigBody(Body):
 
     Type: str = ""
     Config: dict[str, str] | None = None
-
-
-class RestartPolicyBody(Body):
-    """What becomes of a container that ends by itself."""
-
-    Name: str = ""
-    MaximumRetryCount: int = 0
 
 
 class Ulimit(Body):
@@ -80,7 +74,7 @@ class Mount(Body):
     TmpfsOptions: TmpfsOptionsBody | None = None
 
 
-class HostConfigBody(Body):
+class HostConfigBody(LimitsBody):
     """What docker calls the part that depends on the host."""
 
     Binds: list[str] | None = None
@@ -90,21 +84,9 @@ class HostConfigBody(Body):
     PublishAllPorts: bool = False
     NetworkMode: str = "default"
     AutoRemove: bool = False
-    RestartPolicy: RestartPolicyBody | None = None
     LogConfig: LogConfigBody | None = None
-    Memory: int = 0
-    MemoryReservation: int = 0
-    KernelMemory: int = 0
     KernelMemoryTCP: int = 0
     OomKillDisable: bool | None = None
-    MemorySwap: int = 0
-    MemorySwappiness: int | None = None
-    NanoCpus: int = 0
-    CpuPeriod: int = 0
-    CpuQuota: int = 0
-    CpuShares: int = 0
-    CpusetCpus: str = ""
-    CpusetMems: str = ""
     CpuRealtimePeriod: int = 0
     CpuRealtimeRuntime: int = 0
     CpuCount: int = 0
@@ -112,13 +94,11 @@ class HostConfigBody(Body):
     IOMaximumIOps: int = 0
     IOMaximumBandwidth: int = 0
     """The last four are for Windows; docker ignores them elsewhere too."""
-    BlkioWeight: int = 0
     BlkioWeightDevice: list[JsonValue] | None = None
     BlkioDeviceReadBps: list[JsonValue] | None = None
     BlkioDeviceWriteBps: list[JsonValue] | None = None
     BlkioDeviceReadIOps: list[JsonValue] | None = None
     BlkioDeviceWriteIOps: list[JsonValue] | None = None
-    PidsLimit: int | None = None
     ShmSize: int = 0
     Ulimits: list[Ulimit] | None = None
     CapAdd: list[str] | None = None

@@ -1,8 +1,9 @@
 """Restart policies and health checks of a request, checked in docker's words."""
 
 from labfleet_api.core.bodies import HealthConfig
-from labfleet_api.core.host_config import HostConfigBody, RestartPolicyBody
+from labfleet_api.core.host_config import HostConfigBody
 from labfleet_api.core.image_defaults import ImageHealth
+from labfleet_api.core.limits_body import RestartPolicyBody
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.healthchecks import HealthCheck
 from labfleet_proto.restarts import Restart, RestartPolicy

@@ -3,8 +3,8 @@
 from pydantic import JsonValue
 
 from labfleet_api.core import limits, policies
-from labfleet_api.core.body import Body
-from labfleet_api.core.host_config import HostConfigBody, RestartPolicyBody
+from labfleet_api.core.host_config import HostConfigBody
+from labfleet_api.core.limits_body import LimitsBody
 from labfleet_proto.containers import ContainerSpec, Limits
 from labfleet_proto.errors import ConflictError
 from labfleet_proto.restarts import Restart
@@ -15,24 +15,8 @@ _SWAP_IS_LESS = (
 )
 
 
-class UpdateBody(Body):
+class UpdateBody(LimitsBody):
     """Body of `POST /containers/{id}/update`; what says nothing stays as it is."""
-
-    Memory: int = 0
-    MemoryReservation: int = 0
-    MemorySwap: int = 0
-    MemorySwappiness: int | None = None
-    KernelMemory: int = 0
-    """Without effect, as at create."""
-    NanoCpus: int = 0
-    CpuPeriod: int = 0
-    CpuQuota: int = 0
-    CpuShares: int = 0
-    CpusetCpus: str = ""
-    CpusetMems: str = ""
-    BlkioWeight: int = 0
-    PidsLimit: int | None = None
-    RestartPolicy: RestartPolicyBody | None = None
 
 
 def updated(spec: ContainerSpec, body: UpdateBody) -> ContainerSpec:

@@ -7,6 +7,7 @@ from labfleet_api.adapters.peer import EXTENSION, Peer
 from labfleet_api.core.access import UnauthorizedError, check
 from labfleet_api.core.problems import status_of
 from labfleet_api.service.http import problem
+from labfleet_api.service.revocation import Revocation
 from labfleet_chassis.caller import acting_for
 from labfleet_chassis.credentials import Credentials, split_authorization
 from labfleet_proto import tenants
@@ -38,7 +39,7 @@ def caller_of(credentials: Credentials, peer: Peer | None, headers: Headers) -> 
         raise ForbiddenError(f"authorization denied: header {ACT_FOR} is for operators")
     if not credentials.is_known(TenantId(wanted)):
         raise ForbiddenError(f"header {ACT_FOR}: there is no tenant {wanted!r}")
-    return Identity(TenantId(wanted), caller.scopes)
+    return Identity(TenantId(wanted), caller.scopes, caller.expires_at_ns)
 
 
 def _bearer(credentials: Credentials, peer: Peer | None, authorization: str) -> Identity:
@@ -65,18 +66,38 @@ class Identified:
     def __init__(self, app: ASGIApp, credentials: Credentials) -> None:
         self._app = app
         self._credentials = credentials
+        self._revocation = Revocation(credentials)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Find the caller, check the scope, and go on."""
         if scope["type"] != "http":
             return
         peer = scope.get("extensions", {}).get(EXTENSION)
+        headers = Headers(scope=scope)
         try:
-            caller = caller_of(self._credentials, peer, Headers(scope=scope))
+            caller = caller_of(self._credentials, peer, headers)
             check(caller, scope["method"], scope["path"])
         except LabfleetError as exc:
             await problem(status_of(exc), exc.message)(scope, receive, send)
             return
         is_admin = caller.tenant == OPERATORS and tenants.Scope.ADMIN in caller.scopes
         with acting_for(caller.tenant, is_admin=is_admin):
-            await self._app({**scope, SCOPES: caller.scopes}, receive, send)
+            known = {**scope, SCOPES: caller.scopes}
+            if peer is not None and peer.is_local and "authorization" not in headers:
+                await self._app(known, receive, send)
+                return
+            await self._revocation.serve(
+                self._app,
+                known,
+                receive,
+                send,
+                caller=caller,
+                is_valid=lambda: self._is_still(caller, peer, headers),
+            )
+
+    def _is_still(self, caller: Identity, peer: Peer | None, headers: Headers) -> bool:
+        """Whether a request would be let in again."""
+        try:
+            return caller_of(self._credentials, peer, headers) == caller
+        except LabfleetError:
+            return False

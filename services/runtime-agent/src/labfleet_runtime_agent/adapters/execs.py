@@ -49,6 +49,8 @@ class Exec:
     exit_code: int | None = None
     pid_file: Path | None = None
     """Where crun writes the process's id once it runs."""
+    owner: int = 0
+    """The process's user as the host numbers it."""
     terminal: int | None = None
     size: tuple[int, int] | None = None
     """Height and width as a client wished last, also before there was a terminal."""
@@ -182,21 +184,23 @@ def failure(said: str, command: str) -> tuple[int, LabfleetError]:
 
 
 async def _run_on_pipes(argv: list[str], one: Exec, client: ExecClient | None) -> int:
-    pipe = subprocess.PIPE if client is not None else subprocess.DEVNULL
-    child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
-        [*argv, one.spec.container],
-        stdin=pipe if one.spec.attach_stdin else subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        bufsize=0,
-    )
-    if client is None or child.stdout is None or child.stderr is None:
+    argv = [*argv, one.spec.container]
+    if client is None:
+        silent = subprocess.DEVNULL
+        child = subprocess.Popen(argv, stdin=silent, stdout=silent, stderr=silent)  # noqa: ASYNC220 - a vfork
         return await _code(child)
-    with child.stdout, child.stderr:
-        widen(child.stdout.fileno())
-        sources = {STDOUT: Source(child.stdout.fileno()), STDERR: Source(child.stderr.fileno())}
+    own = one.owner
+    with _pipe(own) as (inner, keys), _pipe(own) as (out, outer), _pipe(own) as (err, errer):
+        has_stdin = one.spec.attach_stdin
+        child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
+            argv, stdin=inner if has_stdin else subprocess.DEVNULL, stdout=outer, stderr=errer
+        )
+        for file in (inner, outer, errer):
+            file.close()
+        widen(out.fileno())
+        sources = {STDOUT: Source(out.fileno()), STDERR: Source(err.fileno())}
         async with TaskGroup() as tasks:
-            inward = tasks.create_task(_carry_in(client, child.stdin))
+            inward = tasks.create_task(_carry_in(client, keys if has_stdin else None))
             outward = [tasks.create_task(_carry_out(client, *each)) for each in sources.items()]
             code = await _code(child)
             for source in sources.values():
@@ -204,6 +208,15 @@ async def _run_on_pipes(argv: list[str], one: Exec, client: ExecClient | None) -
             await asyncio.wait(outward)
             inward.cancel()
     return code
+
+
+@contextlib.contextmanager
+def _pipe(owner: int) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A pipe that belongs to a container's user, who may open it by `/dev/stdout` and its like."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", 0) as source, os.fdopen(writing, "wb", 0) as sink:
+        os.fchown(reading, owner, -1)
+        yield source, sink
 
 
 async def _carry_out(client: ExecClient | None, kind: int, source: Source) -> None:

@@ -83,3 +83,12 @@ class ProcessHandle:
             self._fd = None
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)
+
+
+def outside(pid: int, uid: int) -> int:
+    """The host's number of a user of a process's user namespace; the user itself where none is mapped."""
+    for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines():
+        inner, outer, count = (int(word) for word in line.split())
+        if inner <= uid < inner + count:
+            return outer + uid - inner
+    return uid

@@ -1,6 +1,7 @@
 """Execs of this host's containers: made, started with a client or without, told about, resized."""
 
 import asyncio
+from typing import cast
 
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_proto.errors import (
@@ -13,7 +14,7 @@ from labfleet_proto.ids import ExecId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 from labfleet_proto.runtime import AttachExec, CreateExec, ExecRef, ExecStatus, Resize
-from labfleet_runtime_agent.adapters import execs
+from labfleet_runtime_agent.adapters import execs, processes
 from labfleet_runtime_agent.adapters.exec_client import ExecClient
 from labfleet_runtime_agent.adapters.execs import Exec
 from labfleet_runtime_agent.core.frames import STDOUT
@@ -122,10 +123,12 @@ class Execs:
         about = {"execID": str(one.spec.exec)}
         try:
             await tools.emit(record, f"exec_start: {' '.join(one.spec.argv)}", about)
-            process = await oci_process(record, worker.init(), one.spec)
+            init = worker.init()
+            process = await oci_process(record, init, one.spec)
             if one.size is not None:
                 process["consoleSize"] = {"height": one.size[0], "width": one.size[1]}
             groups = tools.cgroups.enter_files(record.id)
+            one.owner = processes.outside(init.pid, cast("dict[str, int]", process["user"])["uid"])
             await execs.run(tools.runtime, one, process, groups, worker.bundle, client)
         except (LabfleetError, OSError) as exc:
             error = exc if isinstance(exc, LabfleetError) else ConflictError(f"exec: {exc}")
