@@ -26,6 +26,17 @@ def environment(own: str, linked: Iterable[tuple[str, ContainerRecord]]) -> tupl
     return tuple(found)
 
 
+def names_by_link(records: Iterable[ContainerRecord]) -> dict[str, list[str]]:
+    """By a container's name, or the first 12 digits of its id: what others that link to it call it."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        asked = record.spec.asked_host_config.get("Links")
+        for text in asked if isinstance(asked, list) else ():
+            name, alias = parse_link(str(text))
+            found.setdefault(name, []).append(f"/{record.name}/{alias}")
+    return found
+
+
 def shown(own: str, links: Iterable[str]) -> list[str]:
     """Links as inspect shows them: `/target:/own/alias`."""
     return [f"/{name}:/{own}/{alias}" for name, alias in map(parse_link, links)]

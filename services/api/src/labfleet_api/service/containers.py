@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from labfleet_api.core import filters, matching, status, views
 from labfleet_api.core.adjustments import warnings
 from labfleet_api.core.bodies import CreateBody
+from labfleet_api.core.links import names_by_link
 from labfleet_api.core.older_clients import as_asked_then
 from labfleet_api.core.stats import stats_json
 from labfleet_api.service.fleet import Fleet, Watch
@@ -54,7 +55,10 @@ def router(fleet: Fleet, life: Life) -> APIRouter:  # noqa: C901, PLR0915 - a ta
             if is_shown and matching.matches(record, seen, wanted, times):
                 found.append(record)
         found = found[:limit] if limit > 0 else found
+        linked = names_by_link(fleet.records())
         rows = [row(record) for record in found]
+        for record, shown in zip(found, rows, strict=True):
+            shown["Names"] += linked.get(record.name, []) + linked.get(record.id[:12], [])
         if flag(request, "size"):
             sizes = await sizes_of(fleet, found)
             rows = [each | size for each, size in zip(rows, sizes, strict=True)]

@@ -71,7 +71,7 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
         repository, label = request.query_params.get("repo", ""), request.query_params.get("tag")
         if not repository:
             raise InvalidRequestError("repository name must have at least one component")
-        if repository == "sha256":
+        if repository.removeprefix("docker.io/library/").partition(":")[0] == "sha256":
             raise InvalidRequestError(
                 "refusing to create an ambiguous tag using digest algorithm as name"
             )

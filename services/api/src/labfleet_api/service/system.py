@@ -22,6 +22,7 @@ from labfleet_proto.images import LIST_IMAGES
 from labfleet_proto.message import Nothing
 from labfleet_proto.placement import takes_room
 
+_DOCKER = "28.2.2"
 _EVENT_FILTERS = frozenset(
     {"container", "event", "image", "label", "network", "type", "volume", "host", "scope"}
     | {"daemon", "config", "node", "plugin", "secret", "service"}
@@ -135,10 +136,15 @@ def _event_matches(event: FleetEvent, wanted: filters.Filters) -> bool:
     return True
 
 
+def _engine_version() -> str:
+    """The docker whose API this is, with our own version: clients choose by it what they may expect."""
+    return f"{_DOCKER}+labfleet{version('labfleet')}"
+
+
 def _version() -> dict[str, Any]:
-    own = version("labfleet")
+    own = _engine_version()
     return {
-        "Platform": {"Name": "Labfleet"},
+        "Platform": {"Name": f"Labfleet {version('labfleet')}"},
         "Components": [
             {
                 "Name": "Engine",
@@ -258,7 +264,7 @@ def _info(fleet: Fleet, images: int) -> dict[str, Any]:
         "NoProxy": "",
         "Labels": [f"{key}={value}" for host in hosts for key, value in host.labels.items()],
         "ExperimentalBuild": False,
-        "ServerVersion": version("labfleet"),
+        "ServerVersion": _engine_version(),
         "Runtimes": {"crun": {"path": "crun"}},
         "DefaultRuntime": "crun",
         "Swarm": {

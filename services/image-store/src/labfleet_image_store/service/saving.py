@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from labfleet_image_store.core import archives
+from labfleet_image_store.core import archives, naming
 from labfleet_image_store.core.archives import SavedImage
 from labfleet_image_store.service.library import Library
 from labfleet_proto.errors import InvalidRequestError
@@ -67,6 +67,7 @@ class Saver:
                 entry.type, entry.mode = tarfile.DIRTYPE, 0o755
                 tar.addfile(entry)
             done: set[str] = set()
+            made_s = {_config_member(each): _made_s(each) for each in images}
             for each in images:
                 for layer in each.detail.pin.layers:
                     if layer.diff_id not in done:
@@ -76,6 +77,7 @@ class Saver:
                 if name.startswith("blobs/") and name.rpartition("/")[2] in done:
                     continue
                 entry = tarfile.TarInfo(name)
+                entry.mtime = made_s.get(name, 0)
                 entry.size, entry.mode = len(small[name]), 0o644
                 tar.addfile(entry, io.BytesIO(small[name]))
 
@@ -98,3 +100,12 @@ class Saver:
         entry.size, entry.mode = fact.unpacked_bytes, 0o644
         with self._layers.open(digest) as source:
             tar.addfile(entry, source)
+
+
+def _config_member(image: Chosen) -> str:
+    return archives.blob_member(image.detail.pin.image_id)
+
+
+def _made_s(image: Chosen) -> int:
+    """When an image was made, as docker dates its config in the archive."""
+    return naming.seconds(str(image.detail.config.get("created") or ""))
