@@ -462,6 +462,14 @@ def test_end8_pages(client: httpx.Client, name: str) -> None:
     assert (nothing.status_code, nothing.json()["tags"]) == (200, [])
 
 
+def test_end8_no_tags_are_left(client: httpx.Client, name: str) -> None:
+    _, digest = push(client, name, "v1")
+    client.delete(f"/v2/{name}/manifests/{digest}")
+    answer = client.get(f"/v2/{name}/tags/list")
+    assert answer.status_code == 200
+    assert not answer.json()["tags"]
+
+
 def test_end8_name_unknown(client: httpx.Client, name: str) -> None:
     check_error(client.get(f"/v2/{name}/tags/list"), 404, "NAME_UNKNOWN")
 

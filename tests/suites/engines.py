@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import peers
-from tests.farm.fleet import Fleet, running_fleet, sweep_leftovers
+from tests.farm.fleet import running_fleet, sweep_leftovers
 from tests.farm.registries import other_registry
 from tests.suites import images
+from tests.suites.open_door import open_door
 
 from labfleet_proto.ids import OPERATORS
 
@@ -53,19 +54,14 @@ def engine(name: str) -> Iterator[Engine]:
             with (
                 other_registry(folder / "registry") as registry,
                 running_fleet(config, hosts=int(name), suffix=f"-suite{name}") as fleet,
+                open_door(fleet.plan.registry, OPERATORS, fleet.plan.fleet_secret) as port,
             ):
                 for archive in archives:
                     for tag in images.tags_of(archive):
                         registry.push(archive, f"library/{tag}", named=tag)
                 fleet.labfleet("mirror", "add", registry.url)
-                yield _ready(name, fleet.url, config, archives, _store(fleet))
-
-
-def _store(fleet: Fleet) -> dict[str, str]:
-    """Where the fleet's registry is, in the words of oras's suite."""
-    host, _, port = fleet.plan.registry.partition(":")
-    login = {"ORAS_USER": OPERATORS, "ORAS_PASS": fleet.plan.fleet_secret}
-    return {"ORAS_HOST": host, "ORAS_PORT": port, "ORAS_AUTH": "true", **login}
+                store = {"ORAS_HOST": "127.0.0.1", "ORAS_PORT": str(port)}
+                yield _ready(name, fleet.url, config, archives, store)
 
 
 def _ready(

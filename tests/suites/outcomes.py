@@ -36,16 +36,24 @@ def run(
         for file in sorted(fetched.source.glob(pattern)):
             engine.load()
             report.unlink(missing_ok=True)
-            _run_file(fetched, engine, report, [str(file), *(["-k", only] if only else [])])
+            _run_file(suite, fetched, engine, report, [str(file), *(["-k", only] if only else [])])
             found |= parse(report)
+    for name in suite.left_out if not only else ():
+        file, _, test = name.partition("::")
+        outcome = found.setdefault(Path(file).stem, Outcome())
+        outcome.counts["failed"] += 1
+        outcome.failures[test] = "left out"
     return found
 
 
-def _run_file(fetched: Fetched, engine: Engine, report: Path, words: list[str]) -> None:
+def _run_file(
+    suite: Suite, fetched: Fetched, engine: Engine, report: Path, words: list[str]
+) -> None:
     command = [str(fetched.python), "-m", "pytest", "-o", "addopts=", "-q", "--tb=short", "-rfE"]
     command += ["-p", "no:cacheprovider", f"--timeout={_TEST_LIMIT_S}", f"--junitxml={report}"]
     # The settings of aiodocker make an error of it.
     command += ["-W", "ignore::pytest.PytestDeprecationWarning"]
+    command += [f"--deselect={name}" for name in suite.left_out]
     version = "1.41"  # the newest of dockerd 20.10, so that both are asked for the same
     env = {**engine.env, "DOCKER_TEST_API_VERSION": version, "PYTHONDONTWRITEBYTECODE": "1"}
     with report.with_suffix(".log").open("a") as log:

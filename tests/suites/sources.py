@@ -20,6 +20,8 @@ class Suite:
     name: str
     files: tuple[str, ...]
     """Below the source's root; patterns. Each is run by itself, with the images loaded anew: some tests prune."""
+    left_out: tuple[str, ...] = ()
+    """Tests that wait for the Internet, or write 16 GB; they count as failed."""
 
 
 _DOCKER_PY = (
@@ -41,7 +43,14 @@ SUITES = (
     ),
     Suite(
         "oras",
-        ("oras/tests/test_*.py", "oras/tests/auth/test_*.py"),
+        ("oras/tests/test_*.py",),
+        (
+            "oras/tests/test_oras.py::test_get_many_tags",
+            "oras/tests/test_oras.py::test_ssl_no_verify",
+            "oras/tests/test_oras.py::test_ssl_verify_fails_if_bad_ca",
+            "oras/tests/test_oras.py::test_ssl_verify_fails_fast_if_bad_ca",
+            "oras/tests/test_provider.py::test_chunked_push",
+        ),
     ),
 )
 

@@ -90,6 +90,11 @@ class BlobFiles:
     def _link(self, repository: str, digest: str) -> Path:
         return self._links / repository.replace("/", "%") / digest.removeprefix("sha256:")
 
+    def knows(self, repository: str) -> bool:
+        """Whether the repository refers to anything."""
+        folder = self._links / repository.replace("/", "%")
+        return folder.is_dir() and any(folder.iterdir())
+
     def any_with(self, prefix: str, digest: str) -> str | None:
         """A repository whose name begins so and that has the blob; None if there is none. Blocks."""
         name = digest.removeprefix("sha256:")

@@ -165,8 +165,12 @@ class Catalogue:
             await mirror.changed()
 
     def tags_of(self, repositories: tuple[str, ...]) -> list[str]:
-        """Tags of some repositories, sorted. Raises NotFoundError when all are unknown."""
-        if not any(record.repository in repositories for record in self.manifests.values()):
+        """Tags of some repositories, sorted. Raises NotFoundError when all are unknown.
+
+        A repository that has lost its last manifest is known while it has blobs.
+        """
+        is_known = any(record.repository in repositories for record in self.manifests.values())
+        if not is_known and not any(self.files.knows(each) for each in repositories):
             raise NotFoundError(f"repository {familiar_repository(repositories[0])} is not known")
         return sorted({r.tag for r in self.tags.values() if r.repository in repositories})
 
