@@ -130,6 +130,28 @@ def test_a_mirror_that_dies_in_mid_blob_is_followed_by_the_next(
     mirrored.docker("rmi", f"{name}:1")
 
 
+def test_a_store_that_is_killed_goes_on_where_it_was(
+    mirrored: Fleet, plain: OtherRegistry, tmp_path: Path
+) -> None:
+    name = f"lab/killed{secrets.token_hex(3)}"
+    plain.push(_image(tmp_path, [4_000_000]), f"{name}:1")
+    way = BrokenWay(plain, cut_after=2_500_000, is_stalling=True)
+    uploads = mirrored.plan.state_dir / "images" / "uploads"
+    try:
+        _add(mirrored, "slow", way.url)
+        with mirrored.start("pull", f"{name}:1") as client:
+            until(lambda: any(each.stat().st_size for each in uploads.glob("fetch-*")))
+            mirrored.kill_service("image-store")
+            assert client.wait(30) != 0
+        mirrored.wait_ready()
+        assert "Downloaded newer" in mirrored.docker("pull", f"{name}:1").out
+    finally:
+        way.close()
+    assert any(ranged not in ("", "bytes=0-") for _, _, ranged in way.requests)
+    assert list(uploads.glob("fetch-*")) == []
+    mirrored.docker("rmi", f"{name}:1")
+
+
 def test_what_was_fetched_is_there_when_no_mirror_answers(
     mirrored: Fleet,
     tenants: tuple[Tenant, Tenant],
