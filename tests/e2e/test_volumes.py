@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from tests.farm.fleet import Fleet, until
+from tests.farm.tenant import Tenant
 
 
 def test_a_volume_is_made_listed_inspected_and_removed(fleet: Fleet) -> None:
@@ -85,3 +86,28 @@ def test_operators_mount_paths_of_a_host(fleet: Fleet, tmp_path: Path) -> None:
     done = fleet.docker("run", "--rm", "--mount", f"type=bind,src={tmp_path}/no,dst=/x", "busybox",
                         "true", code=125)  # fmt: skip
     assert "bind source path does not exist" in done.err
+
+
+def test_operators_alone_have_volumes_from_elsewhere(
+    fleet: Fleet, tenants: tuple[Tenant, Tenant], tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "kept").write_text("kept")
+    options = ("--opt", "type=none", "--opt", "o=bind", "--opt", f"device={shared}")
+    fleet.docker("volume", "create", *options, "shared")
+    script = "cat /data/kept; echo new > /data/new"
+    done = fleet.docker("run", "--rm", "-v", "shared:/data", "busybox", "sh", "-c", script)
+    assert done.out == "kept"
+    assert (shared / "new").read_text() == "new\n"
+    assert fleet.docker("system", "df", "-v").out
+    fleet.docker("volume", "rm", "shared")
+    assert (shared / "kept").read_text() == "kept"
+    nothing = ("--opt", "type=nosuchfs", "--opt", "o=addr=192.0.2.1", "--opt", "device=:/export")
+    fleet.docker("volume", "create", *nothing, "nothing")
+    refused = fleet.docker("run", "--rm", "-v", "nothing:/data", "busybox", "true", code=None)
+    assert refused.code == 125
+    assert "failed to mount local volume: mount :/export: " in refused.err
+    fleet.docker("volume", "rm", "nothing")
+    for flags, words in ((options, "host paths"), (nothing, "operators only")):
+        assert words in tenants[0].docker("volume", "create", *flags, "bad", code=1).err

@@ -59,3 +59,23 @@ def test_what_reaches_the_host_or_beyond_is_forbidden(options: dict[str, str]) -
 def test_what_means_nothing_is_invalid(options: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidRequestError, match=words):
         volume_kind(options)
+
+
+def test_operators_mount_what_is_elsewhere() -> None:
+    def read(**options: str) -> VolumeKind:
+        return volume_kind(options, is_operator=True)
+
+    nfs = read(type="nfs", o="addr=192.0.2.1,rw", device=":/export")
+    assert (nfs.kind, nfs.file_system, nfs.device) == ("mounted", "nfs", ":/export")
+    assert nfs.words == ("addr=192.0.2.1", "rw")
+    assert read(type="none", o="bind", device="/srv").words == ("bind",)
+    assert read(type="bind", device="/srv").words == ("bind",)
+    assert read(type="tmpfs").kind == "tmpfs"
+    for options in (
+        {"type": "nfs"},
+        {"type": "a b", "device": "x"},
+        {"type": "none", "o": "bind", "device": "srv"},
+        {"type": "nfs", "o": "-o", "device": "x"},
+    ):
+        with pytest.raises(InvalidRequestError):
+            read(**options)

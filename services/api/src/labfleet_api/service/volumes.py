@@ -15,6 +15,7 @@ from labfleet_api.core.times import rfc3339
 from labfleet_api.core.views import mountpoint
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, flag, read_body, version_of
+from labfleet_chassis.caller import caller_is_admin
 from labfleet_chassis.store import ExistsError
 from labfleet_proto.buckets import name_key
 from labfleet_proto.containers import Goal, VolumeRecord
@@ -77,7 +78,7 @@ class Volumes:
                 f'plugin "{body.Driver}" not found'
             )
         options = body.DriverOpts or {}
-        volume_kind(options)
+        volume_kind(options, is_operator=caller_is_admin())
         key = name_key(fleet.tenant, name)
         known = fleet.memory.volumes.get(key)
         if known is not None:

@@ -95,14 +95,16 @@ class Snapshots:
                 aside.chmod(mode)
                 aside.rename(path)
 
-    def _mount_layer(self, layer: Path, target: Path, base: int) -> None:
+    def _mount_layer(
+        self, layer: Path, target: Path, base: int, *, may_lack_ids: bool = False
+    ) -> None:
         if layer.is_dir():
             target.mkdir(exist_ok=True)
         else:
             target.touch()
         if os.path.ismount(target):
             return
-        tree = self._clone(layer, base)
+        tree = self._with_ids(layer, base) if may_lack_ids else self._clone(layer, base)
         try:
             kernel.attach_mount(tree, target)
         finally:
@@ -149,9 +151,9 @@ class Snapshots:
             target.parent.mkdir(parents=True, exist_ok=True)
             if subpath:
                 with kernel.path_beneath(data, subpath) as there:
-                    self._mount_layer(there, target, base)
+                    self._mount_layer(there, target, base, may_lack_ids=True)
             else:
-                self._mount_layer(data, target, base)
+                self._mount_layer(data, target, base, may_lack_ids=True)
             return target
 
         try:

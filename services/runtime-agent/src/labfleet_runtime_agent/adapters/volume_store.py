@@ -7,13 +7,20 @@ import shutil
 from pathlib import Path
 
 from labfleet_chassis import process
-from labfleet_proto.errors import ConflictError, InternalError
+from labfleet_proto.errors import (
+    ConflictError,
+    InternalError,
+    InvalidRequestError,
+    UnavailableError,
+)
 from labfleet_proto.ids import TenantId
 from labfleet_proto.volume_options import VolumeKind
 from labfleet_runtime_agent.adapters import kernel
 
 _LIMIT_S = 60.0
 _MKFS = ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1")
+_ELSEWHERE = "elsewhere"
+"""Stands beside the files of a volume that are mounted from elsewhere."""
 _FLAGS = 2 | 4
 """nosuid, nodev."""
 
@@ -30,6 +37,8 @@ class VolumeStore:
         self._dir.mkdir(parents=True, exist_ok=True)
         self._dir.chmod(0o711)
         self._mounting = asyncio.Lock()
+        self._reaching = asyncio.Lock()
+        """A server that does not answer delays nobody but those who wait for such a one."""
 
     async def make(
         self, tenant: TenantId, name: str, kind: VolumeKind | None = None
@@ -42,7 +51,7 @@ class VolumeStore:
         kind = kind or VolumeKind()
         await asyncio.to_thread(_make_directory, data)
         if kind.kind != "plain":
-            async with self._mounting:
+            async with self._reaching if kind.kind == "mounted" else self._mounting:
                 if not await asyncio.to_thread(os.path.ismount, data):
                     await self._mount(data, kind)
         return data, await asyncio.to_thread(_is_empty, data)
@@ -55,6 +64,9 @@ class VolumeStore:
             except OSError as exc:
                 raise InternalError(f"cannot mount volume at {data}: {exc}") from exc
             return
+        if kind.kind == "mounted":
+            await self._mount_from_elsewhere(data, kind)
+            return
         image = data.parent / "image"
         if not image.exists():
             aside = image.with_suffix(".new")  # whole, or not there at all
@@ -66,6 +78,21 @@ class VolumeStore:
         with contextlib.suppress(OSError):  # or it has files already
             (data / "lost+found").rmdir()
 
+    async def _mount_from_elsewhere(self, data: Path, kind: VolumeKind) -> None:
+        """As docker does: by the kernel alone, without the file system's own helper program."""
+        (data.parent / _ELSEWHERE).touch()
+        words: list[str | Path] = ["mount", "-i", "-t", kind.file_system]
+        words += ["-o", ",".join(("nosuid", "nodev", *kind.words)), "--", kind.device, data]
+        what = f"error while mounting volume '{data.parent.name}': failed to mount local volume: "
+        try:
+            await process.run(words, timeout_s=_LIMIT_S)
+        except process.ProgramFailedError as exc:
+            first = exc.done.stderr.decode(errors="replace").strip().partition("\n")[0]
+            said = first.rpartition(": ")[2]
+            raise InvalidRequestError(f"{what}mount {kind.device}: {said}") from exc
+        except TimeoutError as exc:
+            raise UnavailableError(f"{what}{kind.device}: no answer in {_LIMIT_S:g} s") from exc
+
     async def remove(self, tenant: TenantId, name: str) -> None:
         """Delete a volume's files; absent is success. Raises ConflictError if that fails."""
         path = self._dir / tenant / name
@@ -75,7 +102,9 @@ class VolumeStore:
             raise ConflictError(f"remove {name}: volume is in use")
 
     def size(self, tenant: TenantId, name: str) -> int:
-        """Bytes on disk of a volume's files; 0 if there are none."""
+        """Bytes on disk of a volume's files; 0 if there are none, -1 if they are elsewhere."""
+        if (self._dir / tenant / name / _ELSEWHERE).exists():
+            return -1
         total = 0
         for folder, _, files in os.walk(self._dir / tenant / name / "data"):
             for file in files:
@@ -107,6 +136,8 @@ def _make_sparse(path: Path, size_bytes: int) -> None:
 
 def _remove(path: Path) -> None:
     kernel.unmount(path / "data")
+    if (path / "data").is_mount():
+        return  # never delete what is mounted there
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.containers import ContainerRecord, Limits
 from labfleet_proto.errors import InternalError, LabfleetError, UnavailableError
+from labfleet_proto.ids import OPERATORS
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.networks import (
     ALLOCATE_INTERFACE,
@@ -185,7 +186,7 @@ class Launch:
     async def _attach_volume(self, number: int, base: int, root: Path) -> VolumeSource:
         record, files = self._record, self._tools.files
         mount = record.spec.mounts[number]
-        kind = volume_kind(mount.driver_opts)
+        kind = volume_kind(mount.driver_opts, is_operator=record.tenant == OPERATORS)
         data, is_empty = await files.volumes.make(record.tenant, mount.volume, kind)
         source = await files.snapshots.attach_volume(record.id, number, data, base, mount.subpath)
         if mount.subpath:
