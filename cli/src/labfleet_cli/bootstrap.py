@@ -15,8 +15,33 @@ Distribution = Literal["busybox", "debian"]
 DISTRIBUTIONS: tuple[Distribution, ...] = ("busybox", "debian")
 
 _BUSYBOX = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
-_PASSWD_FILE = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"  # noqa: S105 - a file of accounts
-_GROUP = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"
+_ACCOUNTS = """root:x:0:0:root:/root:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/bin/false
+bin:x:2:2:bin:/bin:/bin/false
+sys:x:3:3:sys:/dev:/bin/false
+mail:x:8:8:mail:/var/spool/mail:/bin/false
+www-data:x:33:33:www-data:/var/www:/bin/false
+operator:x:37:37:Operator:/var:/bin/false
+nobody:x:65534:65534:nobody:/:/bin/false
+"""
+_GROUP = """root:x:0:
+daemon:x:1:
+bin:x:2:
+sys:x:3:
+adm:x:4:
+tty:x:5:
+disk:x:6:
+mail:x:8:
+wheel:x:10:root
+audio:x:29:
+www-data:x:33:
+operator:x:37:
+video:x:44:
+staff:x:50:
+users:x:100:
+nogroup:x:65534:
+"""
+"""The accounts of Docker Hub's busybox: programs and tests name them."""
 _NSSWITCH = "hosts: files dns\n"
 _MMDEBSTRAP_LIMIT_S = 900
 
@@ -55,7 +80,7 @@ def _busybox(tar: Path) -> ImagePlan:
             if applet.rpartition("/")[0] in folders:
                 _add(archive, applet, tarfile.SYMTYPE, link="/bin/busybox")
         for path, text in (
-            ("etc/passwd", _PASSWD_FILE),
+            ("etc/passwd", _ACCOUNTS),
             ("etc/group", _GROUP),
             ("etc/nsswitch.conf", _NSSWITCH),
         ):

@@ -26,9 +26,7 @@ def limits(host: HostConfigBody) -> Limits:
         raise InvalidRequestError(f"Invalid value {host.CpusetMems} for cpuset mems")
     if host.CpusetCpus and _CPUSET.fullmatch(host.CpusetCpus) is None:
         raise InvalidRequestError(f"Invalid value {host.CpusetCpus} for cpuset cpus")
-    pids = host.PidsLimit or 0
-    if pids < -1:
-        raise InvalidRequestError(f"HostConfig.PidsLimit: {pids} is below -1")
+    pids = host.PidsLimit or 0  # what is below 0 says "as many as may be", as in docker
     return Limits(
         memory_bytes=host.Memory or DEFAULT_MEMORY_BYTES,
         cpu_millis=_cpu_millis(host),
