@@ -16,8 +16,8 @@ from tests.farm.registries import BrokenWay, OtherRegistry, archive_of, other_re
 from tests.farm.tenant import Tenant
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("docker-registry") is None or shutil.which("skopeo") is None,
-    reason="no docker-registry or no skopeo",
+    not all(shutil.which(each) for each in ("docker-registry", "htpasswd", "skopeo")),
+    reason="no docker-registry, htpasswd or skopeo",
 )
 
 PASSWORD = "pass-word 1"  # noqa: S105 - of a registry of this test

@@ -128,7 +128,9 @@ class Puller:
                 platforms=(own,),
             )
         if route is None:
-            raise self._absent(asked)
+            if registry != HUB:
+                raise core.not_open(registry, reference.repository)
+            raise NotFoundError(f"manifest unknown: {wish.reference} is not in the image store")
         return await self._remote.describe(wish, route, reference)
 
     async def _tags(
