@@ -73,3 +73,7 @@ def checked_read(source: IO[bytes], size: int) -> bytes:
         return source.read(size)
     except DAMAGE as exc:
         raise InvalidRequestError(f"archive: damaged: {exc}") from exc
+    except OSError as exc:
+        if exc.errno is not None:
+            raise
+        raise InvalidRequestError(f"archive: damaged: {exc}") from exc  # as bz2 says it
