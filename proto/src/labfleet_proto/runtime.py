@@ -240,41 +240,6 @@ REMOVE_VOLUME = JobKind("remove_volume", "runtime-agent", VolumeRef, Nothing)
 CHECK_AGENT = JobKind("check_agent", "runtime-agent", Nothing, AgentCheck, timeout_s=30.0)
 
 
-class AttachContainer(Message):
-    """Attach to the streams of a container, which may not have started yet.
-
-    Output is docker's multiplexed frames without a TTY, raw with one. The stream ends when the container exits.
-    """
-
-    op: Literal["attach"] = "attach"
-    container: ContainerId
-    with_stdin: bool = False
-    with_stdout: bool = True
-    with_stderr: bool = True
-    with_logs: bool = False
-    """Replay what was logged first."""
-    is_live: bool = True
-    """Follow after the replay (docker's `stream=1`)."""
-    detach_keys: str = ""
-    """As in `CreateExec`; acted on with a TTY only."""
-    is_framed: bool = True
-    """Without a TTY, whether output is framed; else both streams are one."""
-
-
-class AttachExec(Message):
-    """Start an exec and attach to it.
-
-    Output is framed unless `is_tty`, which is the client's word, whatever the exec itself has.
-    """
-
-    op: Literal["exec"] = "exec"
-    container: ContainerId
-    exec: ExecId
-    is_tty: bool
-    height: int = 0
-    width: int = 0
-
-
 class HeldLine(Message):
     """The beginning of a line whose end is not written yet."""
 
@@ -296,6 +261,47 @@ class LogPosition(Message):
     """Time of the file's first line: an inode may be used again."""
     offset: int = 0
     held: tuple[HeldLine, ...] = ()
+
+
+class AttachContainer(Message):
+    """Attach to the streams of a container, which may not have started yet.
+
+    Output is docker's multiplexed frames without a TTY, raw with one. The stream ends when the container exits.
+    """
+
+    op: Literal["attach"] = "attach"
+    container: ContainerId
+    with_stdin: bool = False
+    with_stdout: bool = True
+    with_stderr: bool = True
+    with_logs: bool = False
+    """Replay what was logged first."""
+    is_live: bool = True
+    """Follow after the replay (docker's `stream=1`)."""
+    detach_keys: str = ""
+    """As in `CreateExec`; acted on with a TTY only."""
+    is_framed: bool = True
+    """Without a TTY, whether output is framed; else both streams are one."""
+    is_in_blocks: bool = False
+    """Output comes as `labfleet_chassis.output_blocks`, unframed; its client may come back after a cut."""
+    resume: LogPosition | None = None
+    """Go on from here, without as many bytes of each stream as the client has had since."""
+    skip_stdout: int = 0
+    skip_stderr: int = 0
+
+
+class AttachExec(Message):
+    """Start an exec and attach to it.
+
+    Output is framed unless `is_tty`, which is the client's word, whatever the exec itself has.
+    """
+
+    op: Literal["exec"] = "exec"
+    container: ContainerId
+    exec: ExecId
+    is_tty: bool
+    height: int = 0
+    width: int = 0
 
 
 class LogBlock(Message):

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from labfleet_api.adapters.hijack import splice, take_over
+from labfleet_api.adapters.hijack import Peer, splice, take_over
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Taken, version_of
 from labfleet_chassis.data_port import ByteStream
@@ -31,10 +31,15 @@ async def hijacked(
 ) -> Response:
     """Open the host's stream, then take the client's connection over and join both."""
     async with fleet.stream(record, wish) as host:
-        kind = stream_type(request, is_tty=is_tty) if request.headers.get("upgrade") else RAW
-        client = await take_over(request, kind)
-        await splice(client, InputWriter(host))
+        await hijack_to(InputWriter(host), request, is_tty=is_tty)
     return Taken()
+
+
+async def hijack_to(host: Peer, request: Request, *, is_tty: bool) -> None:
+    """Take the client's connection over and join it to a host's stream, until either ends."""
+    kind = stream_type(request, is_tty=is_tty) if request.headers.get("upgrade") else RAW
+    client = await take_over(request, kind)
+    await splice(client, host)
 
 
 async def streamed(

@@ -10,11 +10,11 @@ from labfleet_api.core import detach_keys, log_config, websocket
 from labfleet_api.core.activity import require_attachable
 from labfleet_api.core.status import state_of
 from labfleet_api.core.times import parse_time
+from labfleet_api.service.attachments import Attached
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import Taken, flag
 from labfleet_api.service.log_streams import followed
-from labfleet_api.service.relays import hijacked, stream_type
-from labfleet_chassis.input_frames import InputWriter
+from labfleet_api.service.relays import hijack_to, stream_type
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import ConflictError, InvalidRequestError, NotImplementedYetError
 from labfleet_proto.runtime import AttachContainer, ReadLogs
@@ -42,16 +42,18 @@ def router(fleet: Fleet) -> APIRouter:
     @routes.post("/containers/{text}/attach")
     async def attach(text: str, request: Request) -> Response:
         record, wish = attachment(text, request)
-        return await hijacked(fleet, request, record, wish, is_tty=record.spec.is_tty)
+        async with Attached(fleet, record, wish) as host:
+            await hijack_to(host, request, is_tty=record.spec.is_tty)
+        return Taken()
 
     @routes.get("/containers/{text}/attach/ws")
     async def attach_by_websocket(text: str, request: Request) -> Response:
         head = websocket.handshake(request.headers)
         record, wish = attachment(text, request)
         wish = wish.model_copy(update={"is_framed": False})  # a message is a piece of output
-        async with fleet.stream(record, wish) as host:
+        async with Attached(fleet, record, wish) as host:
             client = WebSocket(await take_over_with(request, head))
-            await splice(client, InputWriter(host))
+            await splice(client, host)
         return Taken()
 
     @routes.get("/containers/{text}/logs")

@@ -8,11 +8,11 @@ old one is complete, and a reader that has read it to its end goes on with the n
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
-from labfleet_proto.runtime import LogPosition, ReadLogs
-from labfleet_runtime_agent.core.log_output import LogOutput
+from labfleet_proto.runtime import HeldLine, LogPosition, ReadLogs
 
 _BATCH = 1 << 20
 _BLOCK = 1 << 16
@@ -69,10 +69,36 @@ def _tell(control: Path) -> None:
         os.close(pipe)
 
 
+class LineOutput(Protocol):
+    """Makes of lines of the monitor's file what somebody wants."""
+
+    def write(self, lines: Iterable[bytes]) -> bytes:
+        """Return what is wanted of these lines."""
+
+    def held(self) -> tuple[HeldLine, ...]:
+        """Lines that have begun."""
+
+    def counts(self, line: bytes) -> bool | None:
+        """Whether a wanted line is the end of a whole one; None if it is not wanted."""
+
+
+def end_of(path: Path) -> LogPosition:
+    """Behind all that was written until now."""
+    numbers = [0, *(number for number, _ in rotated(path))]
+    file, since = path, numbers[-1]
+    if not path.exists() and len(numbers) > 1:  # the monitor has not begun the new one yet
+        file, since = path.with_name(f"{path.name}.{numbers[-1]}"), numbers[-2]
+    try:
+        about = file.stat()
+    except FileNotFoundError:
+        return LogPosition(since=since)
+    return LogPosition(since=since, inode=about.st_ino, first=_first_of(file), offset=about.st_size)
+
+
 class LogReader:
     """Reads whole lines of a log, over all its files; may be used in one thread at a time."""
 
-    def __init__(self, path: Path, request: ReadLogs, output: LogOutput) -> None:
+    def __init__(self, path: Path, request: ReadLogs, output: LineOutput) -> None:
         self._path = path
         self._output = output
         self._fd = -1

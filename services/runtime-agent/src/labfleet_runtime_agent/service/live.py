@@ -139,7 +139,7 @@ class Live:
     def connect_attachments(self) -> None:
         """The command is about to run: nothing that it prints may be missed."""
         for attachment in self._attachments:
-            attachment.connect(self.bundle)
+            attachment.connect(self.bundle, is_begun=False)
         self._attachments = []
 
     def drop_attachments(self) -> None:

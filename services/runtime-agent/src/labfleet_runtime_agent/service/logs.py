@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from labfleet_chassis.data_port import ByteStream
 from labfleet_proto.runtime import LogBlock, ReadLogs
@@ -26,14 +26,16 @@ async def send(worker: Worker, request: ReadLogs, stream: ByteStream, now_ns: No
             await stream.write(head.model_dump_json().encode() + b"\n" + data)
 
 
-async def replay(worker: Worker, request: ReadLogs, stream: ByteStream, *, is_framed: bool) -> None:
+async def replay(
+    worker: Worker, request: ReadLogs, write: Callable[[bytes], Awaitable[None]], *, is_framed: bool
+) -> None:
     """Send what was logged until now as it stands. Raises ConnectionError."""
     async with contextlib.aclosing(
         _blocks(worker, request, lambda: 1 << 62, is_framed=is_framed)
     ) as blocks:
         async for _, data in blocks:
             if data:
-                await stream.write(data)
+                await write(data)
 
 
 async def _blocks(

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from labfleet_chassis.data_port import Accept, ByteStream
+from labfleet_chassis.output_blocks import Kind, block
 from labfleet_proto.builds import BuildImage
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_proto.image_streams import AddImage, LoadImages, PullImage, SaveImages
@@ -27,13 +29,20 @@ from labfleet_runtime_agent.adapters import (
 )
 from labfleet_runtime_agent.adapters.attach import Attachment
 from labfleet_runtime_agent.metrics import STREAMS
-from labfleet_runtime_agent.service import logs
+from labfleet_runtime_agent.service import logs, resuming
 from labfleet_runtime_agent.service.agent import Agent
 from labfleet_runtime_agent.service.builds import Builds
 from labfleet_runtime_agent.service.execs import Execs
 from labfleet_runtime_agent.service.worker import Worker
 
 _MOST_EXECS = 1000
+
+
+def _plainly(stream: ByteStream) -> Callable[[bytes], Awaitable[None]]:
+    async def write(data: bytes) -> None:
+        await stream.write(block(Kind.PLAIN, data))
+
+    return write
 
 
 class StreamEnd(Message):
@@ -92,8 +101,11 @@ class Streams:
     ) -> None:
         tools, record = self._agent.tools, worker.record
         is_tty = record.spec.is_tty
-        attachment = Attachment(request, stream, is_tty=is_tty)
-        if request.is_live:
+        log = worker.log_file if record.spec.log.driver != "none" else None
+        attachment = Attachment(request, stream, log, is_tty=is_tty)
+        if request.resume is not None and not (request.with_stdin and worker.is_running):
+            attachment.cancel()  # its output comes out of the log
+        elif request.is_live:
             worker.attach(attachment)
         try:
             await accept({"is_tty": is_tty})
@@ -103,13 +115,20 @@ class Streams:
                     with_stdout=request.with_stdout,
                     with_stderr=request.with_stderr,
                 )
-                await logs.replay(worker, wanted, stream, is_framed=request.is_framed)
-            await tools.emit(record, "attach")
-            if request.is_live:
-                await attachment.carry()
+                write = _plainly(stream) if request.is_in_blocks else stream.write
+                await logs.replay(worker, wanted, write, is_framed=request.is_framed)
+            if request.resume is not None:
+                rest = resuming.follow(worker, request, request.resume, stream.write)
+                await attachment.carry(rest)
+            else:
+                await tools.emit(record, "attach")
+                if request.is_live:
+                    await attachment.carry()
         finally:
             worker.detach(attachment)
             attachment.close()
+        if request.is_in_blocks:
+            await stream.write(block(Kind.END))
         stream.write_eof()
         if attachment.has_detached:
             await tools.emit(record, "detach")
