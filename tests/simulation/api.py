@@ -1,10 +1,11 @@
 """A thin api, and the clients that drive it: create, start, stop, restart, rm, with retries."""
 
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.simulation.loop import Process, Steps
-from tests.simulation.machine import BROKEN, GRACE, LIFE
+from tests.simulation.machine import BROKEN, CODE, GRACE, LIFE
 from tests.simulation.store import Entry, ExistsError, Mirror
 
 from labfleet_api.core.views import state_of
@@ -29,6 +30,7 @@ from labfleet_proto.errors import (
 from labfleet_proto.ids import OPERATORS, ContainerId, Digest
 from labfleet_proto.images import ImagePin
 from labfleet_proto.placement import ContainerPlaced, PlaceContainer
+from labfleet_proto.restarts import Restart, RestartPolicy
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -100,7 +102,7 @@ class Api:
     def start(self, name: str) -> Steps:
         record = self.find(name)
         state = self._state(record)
-        if state == "running":
+        if state in ("running", "restarting"):
             return  # not modified
         if state == "removing":
             raise ConflictError(f"{name} is marked for removal")
@@ -117,7 +119,7 @@ class Api:
 
     def stop(self, name: str, grace_s: int) -> Steps:
         record = self.find(name)
-        if self._state(record) != "running":
+        if self._state(record) not in ("running", "restarting"):
             return  # not modified
 
         def alter(old: ContainerRecord) -> ContainerRecord:
@@ -191,6 +193,15 @@ def a_spec(world: "World") -> ContainerSpec:
         labels[LIFE] = f"{rng.uniform(0.1, 12):.3f}"
     if rng.random() < 0.1:
         labels[BROKEN] = "yes"
+    auto_remove = rng.random() < 0.25
+    policy = RestartPolicy()
+    own = random.Random(
+        f"{world.seed} {world.loop.now}"
+    )  # as before policies the seeds stay the same
+    if not auto_remove and own.random() < 0.5:
+        name = own.choice(list(Restart))
+        policy = RestartPolicy(name=name, most_retries=2 if name is Restart.ON_FAILURE else 0)
+        labels[CODE] = own.choice(("0", "1"))
     return ContainerSpec(
         entrypoint=("sh",),
         command=(),
@@ -199,7 +210,8 @@ def a_spec(world: "World") -> ContainerSpec:
         labels=labels,
         limits=Limits(memory_bytes=rng.randint(1, 3) * UNIT, cpu_millis=0, pids=0),
         ports=(PortBinding(container_port=80),) if rng.random() < 0.4 else (),
-        auto_remove=rng.random() < 0.25,
+        auto_remove=auto_remove,
+        restart=policy,
     )
 
 

@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.loop import Violation
-from tests.simulation.machine import Machine
+from tests.simulation.machine import CODE, Machine
 
 from labfleet_proto.buckets import container_key, name_key, observed_key
 from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.resources import Resources, fits
+from labfleet_proto.restarts import Restart
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -140,14 +141,29 @@ def _check_goal(world: "World", record: ContainerRecord) -> None:
     elif seen.state is State.EXITED:
         is_right = proc is None and not record.spec.auto_remove
         has_run = (record.id, record.attempt) in world.truth.begun
-        has_ended_alone = has_run and seen.exit_code == 0
-        is_right &= record.goal is Goal.STOPPED or has_ended_alone or bool(seen.error)
+        has_ended_alone = has_run and _may_have_ended(record, seen)
+        is_right &= record.goal is Goal.STOPPED or has_ended_alone or _could_not(record, seen)
     else:
         is_right = record.goal is Goal.RUNNING and seen.state is State.RUNNING
         is_right &= proc is not None and proc.has_begun and proc.is_alive
         is_right &= record.id in machine.spaces
     if not is_right:
         raise Violation(GOAL, f"{what}; {proc}")
+
+
+def _may_have_ended(record: ContainerRecord, seen: Observation) -> bool:
+    """Whether the restart policy leaves a run that ended so for the last one."""
+    policy = record.spec.restart
+    if policy.name is Restart.ON_FAILURE:
+        return seen.exit_code == 0 or seen.restart_count >= policy.most_retries
+    own_code = int(record.spec.labels.get(CODE, "0"))
+    return policy.name is Restart.NO and seen.exit_code in (0, own_code)
+
+
+def _could_not(record: ContainerRecord, seen: Observation) -> bool:
+    """Whether it ended for a reason that no policy helps against."""
+    is_kept = record.spec.restart.name in (Restart.ALWAYS, Restart.UNLESS_STOPPED)
+    return bool(seen.error) and not (is_kept and seen.started_at_ns)
 
 
 def _check_machine(world: "World", machine: Machine, here: set[ContainerId]) -> None:

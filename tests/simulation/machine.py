@@ -11,8 +11,9 @@ from labfleet_proto.containers import ContainerRecord, Observation
 from labfleet_proto.errors import CommandNotRunnableError, NoRoomError, PortInUseError
 from labfleet_proto.ids import ContainerId, HostId
 from labfleet_proto.resources import Resources, fits
+from labfleet_proto.restarts import Restart
 
-LIFE, GRACE, BROKEN = "life_s", "grace_s", "is_broken"
+LIFE, GRACE, BROKEN, CODE = "life_s", "grace_s", "is_broken", "exit_code"
 """Labels that tell the fake runtime how a container behaves."""
 
 
@@ -23,6 +24,8 @@ class LedgerEntry:
     record: ContainerRecord
     seen: Observation | None
     pid: int = 0
+    boot: int = 0
+    """In which it was written; 0: not yet."""
 
 
 @dataclass(eq=False)
@@ -32,6 +35,7 @@ class Proc:
     pid: int
     record: ContainerRecord
     attempt: int
+    run: int
     ended: Signal
     has_begun: bool = False
     is_alive: bool = True
@@ -41,7 +45,7 @@ class Proc:
 class Namespace:
     """A container's network: an address, and host ports that lead there."""
 
-    attempt: int
+    run: int
     address: str
     ports: frozenset[int]
 
@@ -53,6 +57,10 @@ class Truth:
     machines: dict[HostId, "Machine"] = field(default_factory=dict)
     begun: set[tuple[ContainerId, int]] = field(default_factory=set)
     """Every attempt that ever ran."""
+    runs: set[tuple[ContainerId, int]] = field(default_factory=set)
+    """Every run, of an attempt or of its restart policy."""
+    is_calm: bool = False
+    """Nothing that a policy would run again ends by itself any more, so that there is an end to look at."""
 
 
 class Machine:
@@ -78,7 +86,7 @@ class Machine:
 
     # -- runtime
 
-    def create(self, record: ContainerRecord, attempt: int) -> Proc:
+    def create(self, record: ContainerRecord, attempt: int, run: int) -> Proc:
         """The command does not run yet. Raises CommandNotRunnableError."""
         if record.spec.labels.get(BROKEN):
             raise CommandNotRunnableError("executable file not found in $PATH")
@@ -86,26 +94,29 @@ class Machine:
             raise Violation("a container has two processes", record.id)
         self._pid += 1
         self.exit_codes.pop(record.id, None)
-        proc = Proc(self._pid, record, attempt, Signal(self.loop))
+        proc = Proc(self._pid, record, attempt, run, Signal(self.loop))
         self.procs[record.id] = proc
         return proc
 
     def start(self, container: ContainerId) -> None:
         """Run the command; it may end by itself later."""
         proc = self.procs[container]
-        if (container, proc.attempt) in self.truth.begun:
-            raise Violation("an attempt runs once", f"{container} attempt {proc.attempt} again")
+        if (container, proc.run) in self.truth.runs:
+            raise Violation("an attempt runs once", f"{container} run {proc.run} again")
         for machine in self.truth.machines.values():
             if any(other.record.id == container for other in machine.running()):
                 raise Violation("a container runs on one host", f"{container} on {machine.name}")
         self.truth.begun.add((container, proc.attempt))
+        self.truth.runs.add((container, proc.run))
         proc.has_begun = True
         total = sum((each.record.spec.resources() for each in self.running()), Resources())
         if not fits(total, self.capacity):
             raise Violation("capacity is not exceeded", f"{self.name} runs {total}")
         life = proc.record.spec.labels.get(LIFE)
-        if life:
-            self.loop.at(float(life), lambda: self._end(proc, 0))
+        is_kept = self.truth.is_calm and proc.record.spec.restart.name is not Restart.NO
+        if life and not is_kept:
+            code = int(proc.record.spec.labels.get(CODE, "0"))
+            self.loop.at(float(life), lambda: self._end(proc, code))
 
     def signal(self, proc: Proc, *, is_kill: bool) -> None:
         """A stubborn container takes its time, and dies at once only of SIGKILL."""

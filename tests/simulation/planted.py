@@ -35,6 +35,9 @@ BUGS: dict[str, Planted] = {
     "late records begin anew": Planted(ONCE, 100),
     "agent believes an absence": Planted(ONCE, 100),
     "lapsed holds stay": Planted(LEFT, 0),
+    "a restart is no new run": Planted(ONCE, 0),
+    "due restarts are not opened": Planted(LEFT, 237),
+    "the wait is forgotten": Planted(GOAL, 0),
     # the network
     "network believes an absence": Planted(NETWORK, 20),
     "addresses are deleted unseen": Planted(ADDRESS, 2),

@@ -23,6 +23,7 @@ KEPT_SEEDS = (
     *(668,),  # an entry of the ledger that nobody forgot
     *(831,),  # a start in progress took no room once its container was to be removed
     *(1746,),  # an address was released by a decision that had grown old
+    *(237,),  # what was made for a restart by policy stayed when its owner stopped the container
     *(1857,),  # an attempt that a crash cut short ended without saying why
 )
 

@@ -5,11 +5,19 @@ from typing import TYPE_CHECKING, Any
 from tests.simulation.loop import Future, Signal, Steps, within
 from tests.simulation.machine import LedgerEntry, Proc
 
-from labfleet_proto.containers import ContainerRecord, Observation, State, check_transition
+from labfleet_proto.containers import (
+    ContainerRecord,
+    Goal,
+    Observation,
+    State,
+    check_transition,
+)
 from labfleet_proto.errors import LabfleetError, NoRoomError, TransientError, UnavailableError
 from labfleet_proto.placement import takes_room
 from labfleet_proto.resources import fits
+from labfleet_proto.restarts import Restart
 from labfleet_runtime_agent.core import decide as rules
+from labfleet_runtime_agent.core import restarts
 
 if TYPE_CHECKING:
     from tests.simulation.agent import Agent
@@ -29,6 +37,7 @@ class Worker:
         self.seen = entry.seen
         self.has_ended = False
         self._pid = entry.pid
+        self._boot = entry.boot
         self._agent = agent
         self._machine = agent.machine
         self._wake = Signal(agent.loop)
@@ -61,11 +70,14 @@ class Worker:
             self._wake.clear()
             generation = self.record.generation
             action = rules.decide(self.record, self.seen)
-            if isinstance(action, rules.Nothing):
+            if isinstance(action, rules.Nothing | rules.Await):
                 self._answer(generation)
                 if self.seen is not None and self.seen.state is State.REMOVED:
                     break
-                yield from self._wait()
+                if isinstance(action, rules.Await):
+                    yield from self._await_restart(action.until_ns)
+                else:
+                    yield from self._wait()
                 continue
             try:
                 yield from self._perform(action)
@@ -82,6 +94,34 @@ class Worker:
         yield self._wake.wait()
         if self._proc is not None and not self._proc.is_alive:
             yield from self._finish()
+
+    def _await_restart(self, until_ns: int) -> Steps:
+        """Wait for a newer record, or for the time of the next run."""
+        wait_s = max(until_ns / 1e9 - self._agent.loop.now, 0.0)
+        try:
+            yield from within(self._agent.loop, self._wake.wait(), wait_s, "a restart")
+        except UnavailableError:
+            self._begin_restart()
+
+    def _begin_restart(self) -> None:
+        """Open the next run of the attempt."""
+        old = self.seen
+        assert old is not None
+        more = 0 if "a restart is no new run" in self._agent.bugs else 1
+        self.seen = self._blank(old.attempt).model_copy(
+            update={
+                "restarts": old.restarts + more,
+                "restart_count": old.restart_count + 1,
+                "restart_delay_ms": old.restart_delay_ms,
+                "started_at_ns": old.started_at_ns,
+            }
+        )
+
+    def _run_of(self, attempt: int) -> int:
+        """Number of the newest run of an attempt, begun or about to begin."""
+        if self.seen is None:
+            return attempt
+        return max(attempt, self.seen.attempt) + self.seen.restarts
 
     def _answer(self, generation: int) -> None:
         for wanted, future in self._waiters:
@@ -100,7 +140,7 @@ class Worker:
                 yield from self._remove()
             case rules.Settle(reason, code):
                 attempt = self.record.attempt
-                yield from self._undo(attempt)
+                yield from self._undo(self._run_of(attempt))
                 yield from self._observe(attempt, State.EXITED, exit_code=code, error=reason)
 
     def _observe(self, attempt: int, state: State, *, public: bool = True, **facts: Any) -> Steps:
@@ -125,11 +165,14 @@ class Worker:
             generation=self.record.generation,
             attempt=attempt,
             state=State.ASSIGNED,
+            restarts=self.seen.restarts if self.seen is not None else 0,
         )
 
     def _save(self) -> Steps:
         yield _DISK_S
-        self._machine.ledger[self.record.id] = LedgerEntry(self.record, self.seen, self._pid)
+        self._machine.ledger[self.record.id] = LedgerEntry(
+            self.record, self.seen, self._pid, self._machine.boot
+        )
 
     # -- start
 
@@ -139,7 +182,7 @@ class Worker:
             yield from self._launch(record, attempt)
         except LabfleetError as exc:
             try:
-                yield from self._undo(attempt)
+                yield from self._undo(self._run_of(attempt))
             except LabfleetError:
                 self._agent.note(f"{record.name}: undo failed")
             if isinstance(exc, UnavailableError) and not self._has_tried_enough(attempt):
@@ -147,7 +190,22 @@ class Worker:
             for _, waiter in self._waiters:
                 waiter.set(error=exc)
             self._waiters = []
-            yield from self._observe(attempt, State.EXITED, exit_code=128, error=exc.message)
+            facts = {"exit_code": 128, "error": exc.message, **self._again(exc)}
+            yield from self._observe(attempt, State.EXITED, **facts)
+
+    def _again(self, exc: LabfleetError) -> dict[str, Any]:
+        """When a restart by policy that the host could not do now is tried again."""
+        seen = self.seen
+        if seen is None or not seen.restart_count or not isinstance(exc, TransientError):
+            return {}
+        ending = restarts.Ending(128, 0, seen.restart_count, seen.restart_delay_ms)
+        return self._restart_at(restarts.wait_ms(self.record.spec.restart, ending))
+
+    def _restart_at(self, wait_ms: int | None) -> dict[str, Any]:
+        if wait_ms is None:
+            return {"restart_at_ns": 0, "restart_delay_ms": 0}
+        at_ns = self._agent.loop.now_ns() + wait_ms * 1_000_000
+        return {"restart_at_ns": at_ns, "restart_delay_ms": wait_ms}
 
     def _admit(self, record: ContainerRecord, attempt: int) -> None:
         """The host has the last word. Raises NoRoomError.
@@ -162,9 +220,13 @@ class Worker:
 
     def _prepare(self, attempt: int) -> None:
         if self.seen is None or self.seen.attempt < attempt:
-            self.seen = self._blank(attempt).model_copy(update={"state": State.PREPARING})
+            self.seen = self._blank(attempt)
+        if self.seen.state is State.ASSIGNED:
+            self.seen = self.seen.model_copy(update={"state": State.PREPARING})
 
     def _has_tried_enough(self, attempt: int) -> bool:
+        if self.seen is not None and self.seen.restart_count:
+            return False  # nobody waits for a restart by policy
         now = self._agent.loop.now
         if self._tried is None or self._tried[0] != attempt:
             self._tried = (attempt, now)
@@ -173,14 +235,15 @@ class Worker:
     def _launch(self, record: ContainerRecord, attempt: int) -> Steps:
         machine = self._machine
         if record.id in machine.procs or record.id in machine.spaces:
-            yield from self._undo(attempt)
+            yield from self._undo(self._run_of(attempt))
+        run = self._run_of(attempt)
         slot = machine.take_slot(record.id)
         yield _DISK_S
         address = f"allocate.{machine.name}"
-        yield from self._agent.bus.call(address, (record, attempt), _NETWORK_LIMIT_S)
+        yield from self._agent.bus.call(address, (record, run), _NETWORK_LIMIT_S)
         machine.unpack(record.id, slot)
         yield _RUNTIME_S
-        proc = machine.create(record, attempt)
+        proc = machine.create(record, attempt, run)
         yield _RUNTIME_S
         self._proc, self._pid = proc, proc.pid
         if "attempt of a newer record" in self._agent.bugs:
@@ -198,12 +261,12 @@ class Worker:
         self.seen = self.seen.model_copy(update=facts | {"generation": self.record.generation})
         self._agent.publish(self.seen)
 
-    def _undo(self, attempt: int) -> Steps:
+    def _undo(self, run: int) -> Steps:
         """Take away what runs or was made for running; again is nothing."""
         self._machine.delete(self.record.id)
         yield _RUNTIME_S
         address = f"release.{self._machine.name}"
-        yield from self._agent.bus.call(address, (self.record, attempt), _NETWORK_LIMIT_S)
+        yield from self._agent.bus.call(address, (self.record, run), _NETWORK_LIMIT_S)
 
     # -- end
 
@@ -241,19 +304,36 @@ class Worker:
         if code is not None:
             facts = {"exit_code": code, "error": ""}
         self._proc, self._pid = None, 0
-        assert self.seen is not None
-        attempt = self.seen.attempt
-        yield from self._observe(attempt, State.EXITED, **facts)
+        seen = self.seen
+        assert seen is not None
+        facts |= self._restart_at(self._wait_ms(seen, code))
+        if "the wait is forgotten" in self._agent.bugs and self._agent.loop.rng.random() < 0.5:
+            facts |= {"restart_at_ns": 0}
+        yield from self._observe(seen.attempt, State.EXITED, **facts)
         try:
-            yield from self._undo(attempt)
+            yield from self._undo(seen.run)
         except UnavailableError:
             self._agent.note(f"{self.record.name}: undo failed")
+
+    def _wait_ms(self, seen: Observation, code: int | None) -> int | None:
+        """How long the restart policy waits before the next run; None if this was the last."""
+        record = self.record
+        if record.goal is not Goal.RUNNING or record.attempt != seen.attempt:
+            return None
+        ending = restarts.Ending(
+            exit_code=137 if code is None else code,
+            ran_s=self._agent.loop.now - seen.started_at_ns / 1e9,
+            restart_count=seen.restart_count,
+            last_wait_ms=seen.restart_delay_ms,
+            is_of_older_boot=self._boot not in (0, self._machine.boot),
+        )
+        return restarts.wait_ms(record.spec.restart, ending)
 
     def _remove(self) -> Steps:
         """Take away everything; the last thing written is the observation REMOVED."""
         machine, container = self._machine, self.record.id
         attempt = max(self.record.attempt, self.seen.attempt if self.seen else 0)
-        yield from self._undo(attempt)
+        yield from self._undo(self._run_of(attempt))
         machine.layers.pop(container, None)
         machine.exit_codes.pop(container, None)
         yield _DISK_S
@@ -292,6 +372,29 @@ class Worker:
         )
         if has_leftovers and seen.state is State.EXITED:
             try:
-                yield from self._undo(seen.attempt)
+                yield from self._undo(seen.run)
             except UnavailableError:
                 self._agent.note(f"{self.record.name}: undo failed")
+        self._after_boot()
+        self._open_restart()
+
+    def _open_restart(self) -> None:
+        """A restart by policy that was due may have been on its way."""
+        seen = self.seen
+        if "due restarts are not opened" in self._agent.bugs or seen is None:
+            return
+        is_due = 0 < seen.restart_at_ns <= self._agent.loop.now_ns()
+        if seen.state is State.EXITED and self.record.attempt == seen.attempt and is_due:
+            self._begin_restart()
+
+    def _after_boot(self) -> None:
+        """`always` means after a new boot, too."""
+        seen, record = self.seen, self.record
+        if self._boot in (0, self._machine.boot) or seen is None or seen.restart_at_ns:
+            return
+        is_wanted = record.goal is Goal.RUNNING and seen.attempt == record.attempt
+        is_always = record.spec.restart.name is Restart.ALWAYS
+        if is_wanted and is_always and seen.started_at_ns and seen.state is State.EXITED:
+            facts = {"restart_at_ns": self._agent.loop.now_ns(), "change": seen.change + 1}
+            self.seen = seen.model_copy(update=facts)
+            self._agent.publish(self.seen)

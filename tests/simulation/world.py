@@ -133,6 +133,7 @@ class World:
         self._plan_faults()
         self.loop.run(TROUBLE_S + 5)
         self.faults.stop()
+        self.truth.is_calm = True
         for service in self.services.values():
             service.process.fuse = None
         self.loop.note("world", "faults are over")

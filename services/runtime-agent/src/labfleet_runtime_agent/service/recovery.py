@@ -21,6 +21,7 @@ async def recover(live: Live) -> None:
         if seen.state is State.EXITED and live.has_leftovers:
             await live.undo(Launch(live.tools, live.record), seen.run)
         _after_boot(live)
+        _open_restart(live)
         return
     if running is not None and is_alive(running.pid, running.started_ticks):
         if seen.state is State.CREATED and not live.tools.runtime.has_begun(running.pid):
@@ -54,6 +55,19 @@ def _after_boot(live: Live) -> None:
     is_wanted = record.goal is Goal.RUNNING and seen.attempt == record.attempt
     if is_wanted and record.spec.restart.name is Restart.ALWAYS and seen.started_at_ns:
         live.state.change(restart_at_ns=live.tools.clock.now_ns())
+
+
+def _open_restart(live: Live) -> None:
+    """A restart by policy that was due may have been on its way: it is opened, and so brought to its end.
+
+    Without that, what was made for it would stay when the owner stops the container: nothing would tell that
+    this run is over.
+    """
+    seen = live.seen
+    if seen is None or seen.state is not State.EXITED or live.record.attempt != seen.attempt:
+        return
+    if 0 < seen.restart_at_ns <= live.tools.clock.now_ns():
+        live.state.begin_restart()
 
 
 async def _recall(live: Live) -> None:
