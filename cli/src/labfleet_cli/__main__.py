@@ -18,7 +18,12 @@ from labfleet_cli import bootstrap as images
 from labfleet_cli import doctor as diagnosis
 from labfleet_cli import fleet, machine
 from labfleet_cli.docker_api import DockerApi
-from labfleet_cli.fleet_plan import DEFAULT_FLEET, FleetPlan
+from labfleet_cli.fleet_places import (
+    DEFAULT_FLEET,
+)
+from labfleet_cli.fleet_plan import (
+    FleetPlan,
+)
 from labfleet_cli.fsck import examine
 from labfleet_cli.machine import MachineError
 from labfleet_cli.memory import everyone

@@ -23,14 +23,16 @@ from labfleet_chassis import logs
 from labfleet_chassis.clock import SystemClock
 from labfleet_cli import machine
 from labfleet_cli.authority import Authority
-from labfleet_cli.fleet_plan import (
-    MOST_HOSTS,
-    Choices,
-    FleetPlan,
+from labfleet_cli.fleet_places import (
     free_place,
     near_underlays,
     port_bases,
     underlays,
+)
+from labfleet_cli.fleet_plan import (
+    MOST_HOSTS,
+    Choices,
+    FleetPlan,
 )
 from labfleet_cli.machine import MachineError
 from labfleet_proto.health import Pong

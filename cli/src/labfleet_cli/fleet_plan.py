@@ -6,32 +6,23 @@ second `up` finds what the first one made.
 
 import json
 import sys
-import zlib
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labfleet_cli.fleet_places import FLEETS_OF_UIDS, tag_of
 from labfleet_proto.ids import OPERATORS
 from labfleet_proto.tenants import fleet_secret
 
-DEFAULT_FLEET = "labfleet"
-DEFAULT_PORT_BASE = 7400
 MOST_HOSTS = 12
 UIDS_PER_SLOT = 65_536
 UID_SLOTS = 256
 FIRST_UID = 1_000_000
-_FLEETS_OF_UIDS = 10
-"""Side by side; all ids stay below 2^31, the greatest group of `ping_group_range`."""
 DEFAULT_PUBLISHED = range(40_000, 50_000)
 """Host ports for `-p 80` and `-P` of the default fleet."""
 _FIRST_PUBLISHED = 50_000
 _PUBLISHED = 1000
 _MACHINE_RESERVE_BYTES = 2 << 30
 _LEAST_SHARE_BYTES = 512 << 20
-_PORT_PLACES = 240
-_UNDERLAYS = 254
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True)
@@ -163,7 +154,7 @@ class FleetPlan:
     def hosts(self) -> tuple[VirtualHost, ...]:
         """The virtual hosts."""
         n = self.choices.underlay
-        first = FIRST_UID + n % _FLEETS_OF_UIDS * MOST_HOSTS * UID_SLOTS * UIDS_PER_SLOT
+        first = FIRST_UID + n % FLEETS_OF_UIDS * MOST_HOSTS * UID_SLOTS * UIDS_PER_SLOT
         return tuple(
             VirtualHost(
                 id=f"host{number}",
@@ -183,7 +174,7 @@ class FleetPlan:
         """Host ports for `-p 80` and `-P`: no other fleet of the machine gives them out."""
         if self.choices.underlay == 0:
             return DEFAULT_PUBLISHED
-        first = _FIRST_PUBLISHED + self.choices.underlay % _FLEETS_OF_UIDS * _PUBLISHED
+        first = _FIRST_PUBLISHED + self.choices.underlay % FLEETS_OF_UIDS * _PUBLISHED
         return range(first, first + _PUBLISHED)
 
     @property
@@ -359,44 +350,3 @@ jetstream {{
   max_file_store: 8GB
 }}
 """
-
-
-def tag_of(name: str) -> str:
-    """Prefix of kernel names: `lf`, for other fleets and four characters of the name's hash."""
-    if name == DEFAULT_FLEET:
-        return "lf"
-    rest, code = zlib.crc32(name.encode()), ""
-    for _ in range(4):
-        rest, digit = divmod(rest, len(_DIGITS))
-        code += _DIGITS[digit]
-    return f"lf{code}"
-
-
-def port_bases(name: str) -> Iterator[int]:
-    """First of the fleet's ports, best first: 7400 for the default, 240 places from 20000 on."""
-    if name == DEFAULT_FLEET:
-        yield DEFAULT_PORT_BASE
-    first = zlib.crc32(name.encode())
-    for number in range(_PORT_PLACES):
-        yield 20_000 + (first + number) % _PORT_PLACES * 50
-
-
-def underlays(name: str) -> Iterator[int]:
-    """Third octet of the underlay, best first: 0 for the default, 1 to 254."""
-    if name == DEFAULT_FLEET:
-        yield 0
-    first = zlib.crc32(name.encode()[::-1])
-    for number in range(_UNDERLAYS):
-        yield 1 + (first + number) % _UNDERLAYS
-
-
-def near_underlays(taken: AbstractSet[int]) -> set[int]:
-    """Underlays that are taken, or whose fleet would share user ids with one that is."""
-    blocks = {number % _FLEETS_OF_UIDS for number in taken}
-    return {number for number in range(_UNDERLAYS + 1) if number % _FLEETS_OF_UIDS in blocks}
-
-
-def free_place(places: Iterator[int], taken: AbstractSet[int]) -> int:
-    """The first place that no other fleet of the machine has; the best one if all are taken."""
-    best = next(places)
-    return next((each for each in (best, *places) if each not in taken), best)

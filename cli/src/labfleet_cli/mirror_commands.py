@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from labfleet_cli.fleet_plan import DEFAULT_FLEET
+from labfleet_cli.fleet_places import (
+    DEFAULT_FLEET,
+)
 from labfleet_cli.machine import MachineError
 from labfleet_cli.memory import with_bus
 from labfleet_cli.mirrors import Mirrors, MirrorWish

@@ -8,7 +8,9 @@ import typer
 
 from labfleet_cli.authority import Authority
 from labfleet_cli.docker_api import DockerApi
-from labfleet_cli.fleet_plan import DEFAULT_FLEET
+from labfleet_cli.fleet_places import (
+    DEFAULT_FLEET,
+)
 from labfleet_cli.machine import MachineError
 from labfleet_cli.memory import with_tenancy
 from labfleet_cli.options import FleetName, require_plan

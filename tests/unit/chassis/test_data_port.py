@@ -23,7 +23,7 @@ from labfleet_chassis.data_port import (
 )
 from labfleet_proto.errors import ForbiddenError, NotFoundError, UnavailableError
 from labfleet_proto.ids import OPERATORS, ContainerId, HostId
-from labfleet_proto.runtime import ReadArchive, Ticket
+from labfleet_proto.streams import ReadArchive, Ticket
 
 KEY = b"k" * 32
 HOST = HostId("host1")

@@ -11,19 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labfleet_cli.fleet_plan import (
+from labfleet_cli.fleet_places import (
     DEFAULT_FLEET,
+    free_place,
+    near_underlays,
+    port_bases,
+    tag_of,
+    underlays,
+)
+from labfleet_cli.fleet_plan import (
     FIRST_UID,
     MOST_HOSTS,
     UID_SLOTS,
     UIDS_PER_SLOT,
     Choices,
     FleetPlan,
-    free_place,
-    near_underlays,
-    port_bases,
-    tag_of,
-    underlays,
 )
 
 LONGEST_INTERFACE = 15

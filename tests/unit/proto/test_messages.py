@@ -20,7 +20,11 @@ from labfleet_proto.containers import ContainerRecord, Limits, State
 from labfleet_proto.ids import ExecId, HostId, TenantId
 from labfleet_proto.message import Message
 from labfleet_proto.networks import NetworkRecord
-from labfleet_proto.runtime import AttachExec, ReadLogs, Ticket
+from labfleet_proto.streams import (
+    AttachExec,
+    ReadLogs,
+    Ticket,
+)
 
 MESSAGES = schema.messages()
 SAMPLES: list[Message] = [

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labfleet_proto.ids import ContainerId
-from labfleet_proto.runtime import ReadLogs
+from labfleet_proto.streams import ReadLogs
 from labfleet_runtime_agent.adapters.log_files import LogReader, keep_small, remove_all, rotated
 from labfleet_runtime_agent.core.log_output import LogOutput
 

@@ -21,7 +21,7 @@ from labfleet_chassis.logs import Log
 from labfleet_proto.errors import ForbiddenError, LabfleetError, Problem, UnavailableError
 from labfleet_proto.ids import HostId, TenantId
 from labfleet_proto.message import Message
-from labfleet_proto.runtime import StreamRequest, Ticket
+from labfleet_proto.streams import StreamRequest, Ticket
 
 _LONGEST_LINE = 64 << 10
 _BUFFER = 256 << 10

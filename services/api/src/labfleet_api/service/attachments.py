@@ -18,7 +18,7 @@ from labfleet_chassis.input_frames import InputWriter
 from labfleet_chassis.output_blocks import Kind
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import LabfleetError, TransientError
-from labfleet_proto.runtime import AttachContainer, LogPosition
+from labfleet_proto.streams import AttachContainer, LogPosition
 
 _RETRY_S = 0.25
 _GIVE_UP_S = 120.0

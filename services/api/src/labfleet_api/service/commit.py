@@ -24,7 +24,8 @@ from labfleet_proto.errors import (
     UnavailableError,
 )
 from labfleet_proto.image_streams import AddImage, NewImage
-from labfleet_proto.runtime import RECONCILE, ReadLayer, Reconcile
+from labfleet_proto.runtime import RECONCILE, Reconcile
+from labfleet_proto.streams import ReadLayer
 
 _CHUNK = 256 << 10
 _TAR_END = bytes(1024)

@@ -25,11 +25,11 @@ from labfleet_proto.runtime import (
     INSPECT_EXEC,
     RESIZE,
     START_EXEC,
-    AttachExec,
     CreateExec,
     ExecRef,
     Resize,
 )
+from labfleet_proto.streams import AttachExec
 
 _SIZES_CONSOLES = (1, 42)
 """Older clients send the size again as a resize."""

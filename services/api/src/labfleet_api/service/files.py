@@ -21,11 +21,13 @@ from labfleet_proto.errors import (
 )
 from labfleet_proto.runtime import (
     STAT_PATH,
-    ExportFiles,
     PathStat,
+    StatPath,
+)
+from labfleet_proto.streams import (
+    ExportFiles,
     ReadArchive,
     ReadChanges,
-    StatPath,
     WriteArchive,
 )
 

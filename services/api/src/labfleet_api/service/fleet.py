@@ -26,7 +26,7 @@ from labfleet_proto.image_streams import IMAGE_STORE
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.message import Message
 from labfleet_proto.networks import NetworkNameRecord, NetworkRecord, SubnetClaim
-from labfleet_proto.runtime import StreamRequest
+from labfleet_proto.streams import StreamRequest
 
 A = TypeVar("A", bound=Message)
 R = TypeVar("R", bound=Message)

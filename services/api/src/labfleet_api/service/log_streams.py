@@ -16,7 +16,7 @@ from labfleet_api.service.fleet import Fleet
 from labfleet_chassis.data_port import ByteStream
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import LabfleetError, TransientError
-from labfleet_proto.runtime import LogBlock, ReadLogs
+from labfleet_proto.streams import LogBlock, ReadLogs
 
 _RETRY_S = 0.25
 _GIVE_UP_S = 120.0

@@ -12,7 +12,7 @@ from labfleet_api.service.http import Taken, version_of
 from labfleet_chassis.data_port import ByteStream
 from labfleet_chassis.input_frames import InputWriter
 from labfleet_proto.containers import ContainerRecord
-from labfleet_proto.runtime import StreamRequest
+from labfleet_proto.streams import StreamRequest
 
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"

@@ -17,7 +17,7 @@ from labfleet_api.service.log_streams import followed
 from labfleet_api.service.relays import hijack_to, stream_type
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import ConflictError, InvalidRequestError, NotImplementedYetError
-from labfleet_proto.runtime import AttachContainer, ReadLogs
+from labfleet_proto.streams import AttachContainer, ReadLogs
 
 
 def router(fleet: Fleet) -> APIRouter:

@@ -32,7 +32,7 @@ from labfleet_proto.image_streams import (
     PullImage,
     SaveImages,
 )
-from labfleet_proto.runtime import Ticket
+from labfleet_proto.streams import Ticket
 
 _AT_ONCE = 4
 """Tars that are read or written side by side; the next one waits."""

@@ -13,7 +13,7 @@ from labfleet_chassis.input_frames import InputReader
 from labfleet_chassis.output_blocks import Kind, block
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.errors import UnavailableError
-from labfleet_proto.runtime import AttachContainer, LogPosition
+from labfleet_proto.streams import AttachContainer, LogPosition
 from labfleet_runtime_agent.adapters import log_files
 from labfleet_runtime_agent.core.detach_keys import DetachKeys
 from labfleet_runtime_agent.core.frames import STDERR, STDOUT, frame

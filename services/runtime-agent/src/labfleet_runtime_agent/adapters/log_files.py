@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from labfleet_proto.runtime import HeldLine, LogPosition, ReadLogs
+from labfleet_proto.streams import HeldLine, LogPosition, ReadLogs
 
 _BATCH = 1 << 20
 _BLOCK = 1 << 16

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from labfleet_proto.runtime import HeldLine, ReadLogs
+from labfleet_proto.streams import HeldLine, ReadLogs
 from labfleet_runtime_agent.core.frames import STDERR, STDOUT, frame
 from labfleet_runtime_agent.core.log_lines import in_utc, parse_time
 

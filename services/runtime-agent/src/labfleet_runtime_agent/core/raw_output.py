@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from labfleet_proto.runtime import HeldLine
+from labfleet_proto.streams import HeldLine
 
 _STREAMS = {b"stdout": 1, b"stderr": 2}
 

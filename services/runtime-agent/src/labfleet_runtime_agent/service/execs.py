@@ -13,7 +13,13 @@ from labfleet_proto.errors import (
 from labfleet_proto.ids import ExecId
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
-from labfleet_proto.runtime import AttachExec, CreateExec, ExecRef, ExecStatus, Resize
+from labfleet_proto.runtime import (
+    CreateExec,
+    ExecRef,
+    ExecStatus,
+    Resize,
+)
+from labfleet_proto.streams import AttachExec
 from labfleet_runtime_agent.adapters import execs, processes
 from labfleet_runtime_agent.adapters.exec_client import ExecClient
 from labfleet_runtime_agent.adapters.execs import Exec

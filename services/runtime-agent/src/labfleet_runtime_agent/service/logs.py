@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from labfleet_chassis.data_port import ByteStream
-from labfleet_proto.runtime import LogBlock, ReadLogs
+from labfleet_proto.streams import LogBlock, ReadLogs
 from labfleet_runtime_agent.adapters.log_files import LogReader
 from labfleet_runtime_agent.core.log_output import LogOutput
 from labfleet_runtime_agent.service.worker import Worker

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from labfleet_chassis.output_blocks import Kind, block
-from labfleet_proto.runtime import AttachContainer, LogPosition, ReadLogs
+from labfleet_proto.streams import AttachContainer, LogPosition, ReadLogs
 from labfleet_runtime_agent.adapters.log_files import LogReader
 from labfleet_runtime_agent.core.frames import STDERR, STDOUT
 from labfleet_runtime_agent.core.raw_output import RawOutput

@@ -11,7 +11,7 @@ from labfleet_proto.builds import BuildImage
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_proto.image_streams import AddImage, LoadImages, PullImage, SaveImages
 from labfleet_proto.message import Message
-from labfleet_proto.runtime import (
+from labfleet_proto.streams import (
     AttachContainer,
     AttachExec,
     ExportFiles,
