@@ -1,7 +1,9 @@
 """Decoding compressed streams a chunk at a time, so that a bomb costs time but no memory."""
 
 import bz2
+import itertools
 import lzma
+import os
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, cast
@@ -12,6 +14,7 @@ from labfleet_proto.errors import InvalidRequestError
 
 _CHUNK = 1 << 20
 _MOST_XZ_MEMORY = 256 << 20
+_MARK_BYTES = 16
 _LONGEST_MAGIC = 10
 
 
@@ -68,12 +71,23 @@ def inflating() -> Any:
 
 
 def unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Decompress, also several frames, a chunk at a time."""
+    """Decompress, also several frames, a chunk at a time.
+
+    The library takes a stream that ends too early for one that ends. So a frame of our own comes last:
+    only after a whole stream is it read as one. Raises InvalidRequestError, zstandard.ZstdError.
+    """
+    mark = os.urandom(_MARK_BYTES)
+    last = zstandard.ZstdCompressor().compress(mark)
+    source = cast("IO[bytes]", Chunks(itertools.chain(chunks, (last,))))
     decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-    source = cast("IO[bytes]", Chunks(chunks))
+    held = b""
     with decompressor.stream_reader(source, read_across_frames=True) as stream:
-        while data := stream.read(_CHUNK):
-            yield data
+        while data := stream.read(_CHUNK - _MARK_BYTES):
+            held += data
+            yield held[:-_MARK_BYTES]
+            held = held[-_MARK_BYTES:]
+    if held != mark:
+        raise InvalidRequestError("compressed stream ends too early")
 
 
 def _with(decompressor: Any, chunks: Iterator[bytes], begin: Any) -> Iterator[bytes]:
