@@ -209,6 +209,18 @@ def test_events_tell_the_life(fleet: Fleet) -> None:
     until(lambda: "destroy" in past())
 
 
+def test_a_removal_by_force_is_told_as_one_kill(fleet: Fleet) -> None:
+    fleet.docker("run", "-d", "--name", "gone", "busybox", "sleep", "600")
+    fleet.docker("rm", "-f", "gone")
+
+    def past() -> list[str]:
+        return fleet.docker("events", "--since", "10m", "--until", "0s", "--filter",
+                            "container=gone", "--format", "{{.Action}}").out.split()  # fmt: skip
+
+    until(lambda: "destroy" in past())
+    assert past() == ["create", "start", "kill", "die", "destroy"]
+
+
 def test_volume_outlives_its_container_and_draws_the_next_one(fleet: Fleet) -> None:
     fleet.docker("run", "--rm", "--name", "first", "-v", "data:/d", "busybox", "sh", "-c",
                  "echo kept > /d/f")  # fmt: skip

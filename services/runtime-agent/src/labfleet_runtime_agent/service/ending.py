@@ -134,14 +134,15 @@ async def stop(live: Live, name: str, grace_s: int) -> None:
     generation = live.record.generation
     was_paused = live.seen is not None and live.seen.is_paused
     live.state.advance(live.seen_attempt, State.STOPPING, is_paused=False)
-    await _signal(live, init, _signal_number(name))
+    number = _signal_number(name)
+    await _signal(live, init, number)
     if was_paused:  # what was sent arrives now
         await asyncio.to_thread(live.tools.cgroups.thaw, live.record.id)
-    if not await _ends_within(live, grace_s, generation):
+    if number != signal.SIGKILL and not await _ends_within(live, grace_s, generation):
         if live.record.generation != generation:
             return  # decide again
         await _signal(live, init, signal.SIGKILL)
-        await live.exited.wait()
+    await live.exited.wait()
     await finish(live)
     if live.record.goal is not Goal.REMOVED:
         await live.tools.emit(live.record, "stop")
