@@ -94,6 +94,8 @@ def _fuzz_tars(fleet: Fleet, examples: int) -> None:
             assert "went away" not in str(found.get("error", ""))
 
     run()
+    fleet.docker("rmi", "fuzzed", code=None)  # if an import was one
+    fleet.docker("image", "prune", "-f")
 
 
 def test_tars_of_all_kinds_are_taken_or_refused_in_words(box: Fleet) -> None:

@@ -173,3 +173,35 @@ def test_a_debian_from_this_machines_own_mirror(fleet: Fleet) -> None:
     finally:
         for tag in fleet.docker("images", "debian", "--format", "{{.Tag}}").out.split():
             fleet.docker("rmi", "-f", f"debian:{tag}")
+
+
+@pytest.mark.parametrize("config", [b"nonsense", b"[]", b'{"rootfs":{"diff_ids":[]}}'])
+def test_what_is_pushed_and_is_no_image_hurts_nobody(fleet: Fleet, config: bytes) -> None:
+    """Whoever pushes may push anything: a config that cannot be read, or names other layers."""
+    name = "oddity"
+    with httpx.Client(base_url=f"{fleet.plan.registry_url}/v2/{name}") as store:
+        for blob in (config, b"a layer"):
+            digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
+            sent = store.post("/blobs/uploads/", params={"digest": digest}, content=blob)
+            assert sent.status_code == 201
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": kind,
+            "config": _descriptor(config, "application/vnd.oci.image.config.v1+json"),
+            "layers": [_descriptor(b"a layer", "application/vnd.oci.image.layer.v1.tar")],
+        }
+        pushed = store.put("/manifests/1", json=manifest, headers={"Content-Type": kind})
+        assert pushed.status_code == 201
+        try:
+            assert "busybox" in fleet.docker("images").out
+            assert name not in fleet.docker("images").out
+            assert "No such image" in fleet.docker("image", "inspect", f"{name}:1", code=1).err
+            assert fleet.docker("run", "--rm", "busybox", "echo", "on").out == "on"
+        finally:
+            store.delete("/manifests/1")
+
+
+def _descriptor(blob: bytes, kind: str) -> dict[str, object]:
+    digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
+    return {"mediaType": kind, "digest": digest, "size": len(blob)}

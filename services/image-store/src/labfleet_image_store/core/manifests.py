@@ -1,7 +1,7 @@
 """Manifests and indexes: OCI image-spec 1.1 and Docker's schema 2, parsed and checked."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -153,6 +153,12 @@ def for_platform(index: Manifest, architecture: str, system: str = "linux") -> D
     if len(index.children) == 1 and index.children[0].platform is None:
         return Digest(index.children[0].digest)
     return None
+
+
+def diff_ids(config: dict[str, Any]) -> list[str]:
+    """Digests of the unpacked layers that an image's config names, base first; none if it names none."""
+    rootfs = config.get("rootfs")
+    return list(rootfs.get("diff_ids") or ()) if isinstance(rootfs, dict) else []
 
 
 def layer_refs(manifest: Manifest, diff_ids: list[str]) -> tuple[LayerRef, ...]:

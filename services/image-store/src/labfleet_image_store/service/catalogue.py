@@ -12,7 +12,7 @@ from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.core import manifests, references
 from labfleet_image_store.core.manifests import INDEX_TYPES, Manifest
 from labfleet_proto.buckets import manifest_key, tag_key
-from labfleet_proto.errors import DigestMismatchError, NotFoundError
+from labfleet_proto.errors import DigestMismatchError, LabfleetError, NotFoundError
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import (
     ManifestRecord,
@@ -217,7 +217,19 @@ class Catalogue:
             ("image.config.v1+json", "container.image.v1+json")
         ):
             return None
-        return manifest.config.digest, digest
+        return (manifest.config.digest, digest) if self._is_sound(manifest) else None
+
+    def _is_sound(self, manifest: Manifest) -> bool:
+        """Whether the config can be read and names the layers: whoever pushes may push anything."""
+        if manifest.config is None:
+            return False
+        try:
+            manifests.layer_refs(
+                manifest, manifests.diff_ids(self.config_of(manifest.config.digest))
+            )
+        except (LabfleetError, ValueError, TypeError, AttributeError, RecursionError):
+            return False
+        return True
 
     def visible(self) -> list[ManifestRecord]:
         """Manifests that the caller may see, its own first."""

@@ -1,7 +1,5 @@
 """Images as people see them: found by name or id, listed, named, removed."""
 
-from typing import Any
-
 from labfleet_chassis.caller import caller_tenant
 from labfleet_image_store.adapters.layers import Layers
 from labfleet_image_store.core import chains, manifests, naming, references, removal
@@ -112,7 +110,7 @@ class Library:
         digest = self.catalogue.platform_of(record.repository, record.digest) or record.digest
         manifest = self.catalogue.manifest(digest)
         config = self.catalogue.config_of(image_id)
-        layers = manifests.layer_refs(manifest, _diff_ids(config))
+        layers = manifests.layer_refs(manifest, manifests.diff_ids(config))
         every = self.images()[image_id]
         tags = self._tags(every)
         return ImageDetail(
@@ -254,7 +252,7 @@ class Library:
             plan = removal.by_reference(wanted, names, users, force=wish.force, short=short)
         else:
             plan = removal.by_id(names, users, force=wish.force, short=short)
-        diff_ids = _diff_ids(self.catalogue.config_of(image_id))
+        diff_ids = manifests.diff_ids(self.catalogue.config_of(image_id))
         before = self.layers_bytes()
         if plan.is_dangling:
             await self.catalogue.copy(every[0], unnamed_repository(tenant))
@@ -271,7 +269,7 @@ class Library:
         left = self.images()
         deleted: tuple[str, ...] = ()
         if image_id not in left:  # else a shared one is still to be seen
-            others = [_diff_ids(self.catalogue.config_of(other)) for other in left]
+            others = [manifests.diff_ids(self.catalogue.config_of(other)) for other in left]
             deleted = (image_id, *chains.no_longer_used(diff_ids, others))
         return ImageRemoved(
             image_id=Digest(image_id),
@@ -298,8 +296,3 @@ class Library:
 
 def _shown(tags: list[TagRecord]) -> tuple[str, ...]:
     return tuple(sorted({f"{familiar_repository(tag.repository)}:{tag.tag}" for tag in tags}))
-
-
-def _diff_ids(config: dict[str, Any]) -> list[str]:
-    rootfs = config.get("rootfs")
-    return list(rootfs.get("diff_ids") or ()) if isinstance(rootfs, dict) else []
