@@ -198,7 +198,7 @@ def a_spec(world: "World") -> ContainerSpec:
     own = random.Random(
         f"{world.seed} {world.loop.now}"
     )  # as before policies the seeds stay the same
-    if not auto_remove and own.random() < 0.5:
+    if not auto_remove and own.random() < world.faults.policies:
         name = own.choice(list(Restart))
         policy = RestartPolicy(name=name, most_retries=2 if name is Restart.ON_FAILURE else 0)
         labels[CODE] = own.choice(("0", "1"))

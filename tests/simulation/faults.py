@@ -23,6 +23,8 @@ class Faults:
     watch_losses: int = 0
     freezes: int = 0
     reboots: int = 0
+    policies: float = 0.5
+    """Share of the containers that may have a restart policy."""
     is_over: bool = field(default=False, init=False)
 
     @classmethod

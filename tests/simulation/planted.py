@@ -22,7 +22,14 @@ class Planted:
 
 
 _LATE = {"late": 0.3, "repeated": 0.8, "lost": 0.0, "dropped_kinds": frozenset()}
-_FROZEN = {"freezes": 12, "crashes": 0, "lost": 0.0, "late": 0.2, "store_slow": 0.0}
+_FROZEN = {
+    "freezes": 12,
+    "crashes": 0,
+    "lost": 0.0,
+    "late": 0.2,
+    "store_slow": 0.0,
+    "policies": 0.0,
+}
 
 BUGS: dict[str, Planted] = {
     # the agent
