@@ -53,7 +53,7 @@ BUGS: dict[str, Planted] = {
     # the scheduler
     "no hold": Planted(ROOM, 2),
     "names are dropped at once": Planted(NAMES, 0),
-    "a new claim is dropped": Planted(NAMES, 1326, _FROZEN),
+    "a new claim is dropped": Planted(NAMES, 6271, _FROZEN),
     "given ports are forgotten": Planted(PORTS, 9),
     "a repeated place is a new one": Planted(NAMES, 14),
     "observation dropped before its record": Planted(LEFT, 2),
