@@ -43,3 +43,11 @@ def _current() -> "asyncio.Task[object]":
     if task is None:
         raise RuntimeError("a task group needs a task")
     return task
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure of those that happened side by side, however deep the groups are."""
+    failure: BaseException = group
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure

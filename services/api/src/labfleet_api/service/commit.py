@@ -2,7 +2,6 @@
 
 import contextlib
 from contextlib import AsyncExitStack
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -16,7 +15,7 @@ from labfleet_api.service.image_transfer import target_of
 from labfleet_api.service.shelf import Shelf
 from labfleet_chassis import frames
 from labfleet_chassis.data_port import ByteStream
-from labfleet_chassis.tasks import TaskGroup
+from labfleet_chassis.tasks import TaskGroup, first_of
 from labfleet_proto.containers import ContainerRecord
 from labfleet_proto.errors import (
     InvalidRequestError,
@@ -88,7 +87,7 @@ async def _carry(
                 made = tasks.create_task(last_line(store))
         except ExceptionGroup as group:
             known = group.subgroup(LabfleetError)
-            raise (_leaf(known) if known is not None else _leaf(group)) from None
+            raise (first_of(known) if known is not None else first_of(group)) from None
         return NewImage.model_validate(made.result())
 
 
@@ -101,10 +100,3 @@ async def _copy(host: ByteStream, store: ByteStream) -> None:
     if tail != _TAR_END:
         raise UnavailableError("the host ended the container's layer too early")
     await frames.end(store)
-
-
-def _leaf(group: BaseExceptionGroup[Any]) -> BaseException:
-    failure: BaseException = group
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from labfleet_chassis.caller import caller_tenant
-from labfleet_chassis.tasks import TaskGroup
+from labfleet_chassis.tasks import TaskGroup, first_of
 from labfleet_image_store.core import platforms, pull_lines, references
 from labfleet_image_store.core import upstreams as core
 from labfleet_image_store.core.manifests import Descriptor, layer_refs
@@ -347,11 +347,3 @@ class Puller:
                     f"({has}) does not match the specified platform ({wish.machine})"
                 )
             )
-
-
-def first_of(group: BaseExceptionGroup[Exception]) -> BaseException:
-    """The first failure of a group of groups."""
-    failure: BaseException = group
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure

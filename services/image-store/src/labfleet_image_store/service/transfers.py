@@ -11,7 +11,7 @@ from labfleet_chassis import frames
 from labfleet_chassis.caller import acting_for
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.data_port import Accept, ByteStream
-from labfleet_chassis.tasks import TaskGroup
+from labfleet_chassis.tasks import TaskGroup, first_of
 from labfleet_image_store.adapters.bridge import Incoming, Loop, Outgoing
 from labfleet_image_store.adapters.compression import inflated
 from labfleet_image_store.adapters.layers import LayerFact
@@ -164,9 +164,7 @@ class Transfers:
         return [*facts, self._layers.make(unnamed, inflated(incoming))]
 
     async def _failed(self, stream: ByteStream, group: BaseExceptionGroup[Any]) -> None:
-        failure: BaseException = group
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
+        failure = first_of(group)
         if isinstance(failure, ConnectionError):
             raise failure
         known = failure if isinstance(failure, LabfleetError) else InternalError(str(failure))

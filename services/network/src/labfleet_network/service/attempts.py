@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.tasks import TaskGroup
+from labfleet_chassis.tasks import TaskGroup, first_of
 from labfleet_network.core import addresses as rules
 from labfleet_network.core import firewall, naming, wanted
 from labfleet_network.metrics import ALLOCATE_STEP, ENDPOINTS, REPAIRS
@@ -235,7 +235,7 @@ class Attempts:
                     for network in networks:
                         tasks.create_task(self._timed("network", self.fabric.ensure(network)))
             except ExceptionGroup as group:  # not except*: that would wrap what is raised here
-                raise _first(group) from None
+                raise first_of(group) from None
             held: list[Place] = [claim.result() for claim in claims]
             way_out = rules.way_out(args.networks, networks)
             await self._timed("plug", self.wiring.plug(args.container, networks, held, way_out))
@@ -373,10 +373,3 @@ class Attempts:
             if claim.key not in kept:
                 REPAIRS.labels("address").inc()
                 await self.addresses.give_back(claim)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    failure: BaseException = group
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure

@@ -7,11 +7,10 @@ A build has the network of a container of its tenant, a cgroup with limits, and 
 import asyncio
 import contextlib
 import shutil
-from typing import Any
 
 from labfleet_chassis import frames
 from labfleet_chassis.data_port import Accept, ByteStream
-from labfleet_chassis.tasks import TaskGroup
+from labfleet_chassis.tasks import TaskGroup, first_of
 from labfleet_proto.builds import BuildCache, BuildImage, PruneBuilds, PrunedBuilds, is_build
 from labfleet_proto.errors import ConflictError, InvalidRequestError, LabfleetError
 from labfleet_proto.ids import TenantId
@@ -82,7 +81,7 @@ class Builds:
                     await building.run(recipe)
                     watch.cancel()
             except ExceptionGroup as group:
-                raise _first(group) from None
+                raise first_of(group) from None
 
     # -- cache
 
@@ -113,12 +112,3 @@ async def _until_gone(stream: ByteStream) -> None:
         while await stream.read():
             pass
     raise _GoneError
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    failure: BaseException = group
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return (
-        ConnectionResetError("the client went away") if isinstance(failure, _GoneError) else failure
-    )

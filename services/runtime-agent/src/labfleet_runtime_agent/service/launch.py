@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labfleet_chassis.tasks import TaskGroup
+from labfleet_chassis.tasks import TaskGroup, first_of
 from labfleet_proto.containers import ContainerRecord, Limits
-from labfleet_proto.errors import InternalError, LabfleetError, UnavailableError
+from labfleet_proto.errors import UnavailableError
 from labfleet_proto.ids import OPERATORS
 from labfleet_proto.jobs import JobKind
 from labfleet_proto.networks import (
@@ -33,15 +33,14 @@ from labfleet_runtime_agent.adapters import (
     host_power,
     image_users,
     joined_namespaces,
-    kernel,
     processes,
+    user_namespaces,
 )
 from labfleet_runtime_agent.adapters.archive import RootView
 from labfleet_runtime_agent.adapters.ledger import RunningProcess
 from labfleet_runtime_agent.adapters.volume_store import is_empty_directory
 from labfleet_runtime_agent.core import name_files, power
 from labfleet_runtime_agent.core import spec as oci
-from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 from labfleet_runtime_agent.core.spec import HostPart, Identity, VolumeSource
 from labfleet_runtime_agent.metrics import START_PHASE
 from labfleet_runtime_agent.service import bundle_files
@@ -103,14 +102,14 @@ class Launch:
                 network = tasks.create_task(self._timed("network", self._allocate(run, base)))
                 tasks.create_task(self._timed("cgroup", self._make_cgroup()))
         except ExceptionGroup as group:  # not except*: that would wrap what is raised here
-            raise _first(group) from None
+            raise first_of(group) from None
         volumes, who = files.result()
         interface: InterfaceReady = network.result()
         began = time.perf_counter()
         spec = record.spec
         has_others_ids = spec.has_ids_of is not None
         with (
-            joined(interface) as userns,
+            user_namespaces.joined(interface) as userns,
             joined_namespaces.held(
                 self._tools.runtime, self._tools.cgroups, spec.joins, with_ids=has_others_ids
             ) as others,
@@ -127,7 +126,7 @@ class Launch:
             running = await self._tools.runtime.create(record.id, log, record.spec)
         self._note("create", time.perf_counter() - began)
         if not record.spec.shares_with_host("user"):
-            check_ids(running.pid, base)
+            user_namespaces.check_ids(running.pid, base)
         self._tools.runtime.learn_filter(record.id, config)
         began = time.perf_counter()
         await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
@@ -363,31 +362,6 @@ class Launch:
 
 
 @contextlib.contextmanager
-def joined(interface: InterfaceReady) -> Iterator[str]:
-    """Path of the user namespace that owns a container's network; empty if that is another's.
-
-    Good within the block. Raises InternalError.
-    """
-    if interface.owner is None:
-        yield ""
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            userns = stack.enter_context(kernel.owner_of(interface.netns_path))
-        except OSError as exc:
-            raise InternalError(f"cannot join a network namespace: {exc}") from exc
-        yield f"/proc/{os.getpid()}/fd/{userns}"
-
-
-def check_ids(pid: int, base: int) -> None:
-    """A container's first process has the ids of its range and no others. Raises InternalError."""
-    for name in ("uid_map", "gid_map"):
-        found = Path(f"/proc/{pid}/{name}").read_text().split()
-        if found != ["0", str(base), str(IDS_PER_CONTAINER)]:
-            raise InternalError(f"the {name} of a new container is {' '.join(found)}")
-
-
-@contextlib.contextmanager
 def open_view(record: ContainerRecord, root: Path, userns_fd: int) -> Iterator[RootView]:
     """Open a directory as the root of a container's files, with its user namespace."""
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -396,11 +370,3 @@ def open_view(record: ContainerRecord, root: Path, userns_fd: int) -> Iterator[R
         yield view
     finally:
         view.close()
-
-
-def _first(group: BaseExceptionGroup[LabfleetError]) -> LabfleetError:
-    """The first failure of those that happened side by side."""
-    failure: BaseException = group
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure  # type: ignore[return-value]  # leaves of the group are LabfleetErrors
