@@ -6,19 +6,18 @@ ever executed. A tar comes on standard input or leaves on standard output; the l
 error is JSON: `{}` or `{"error": ..., "code": ...}`.
 """
 
-import itertools
 import json
 import os
 import stat
 import sys
-import tarfile
 from typing import IO, Any, cast
 
 from labfleet_proto.errors import InvalidRequestError, LabfleetError, NotFoundError
 from labfleet_runtime_agent.adapters import decompression
 from labfleet_runtime_agent.adapters.decompression import Chunks, decoded_by_magic
 from labfleet_runtime_agent.adapters.kernel import CLONE_NEWUSER, enter_namespace, open_in_root
-from labfleet_runtime_agent.adapters.tree import DAMAGE, TreeWriter
+from labfleet_runtime_agent.adapters.tar_reading import DAMAGE, open_tar
+from labfleet_runtime_agent.adapters.tree import TreeWriter
 from labfleet_runtime_agent.adapters.tree_reader import TreeReader, allow_depth
 
 _GO_DIR = 1 << 31
@@ -192,13 +191,7 @@ def _write(root: int, request: dict[str, Any]) -> dict[str, Any]:
         refuse_type_change=bool(request["refuse_type_change"]),
     )
     stream = Chunks(decoded_by_magic(sys.stdin.buffer))
-    first = stream.read(1)
-    if not first:  # nothing at all is an empty archive to Go's reader
-        return {}
-    source = cast(
-        "IO[bytes]", Chunks(itertools.chain((first,), iter(lambda: stream.read(_BLOCK), b"")))
-    )
-    with tarfile.open(fileobj=source, mode="r|", bufsize=_BLOCK) as archive:
+    with open_tar(cast("IO[bytes]", stream), _BLOCK) as archive:
         writer.write_all(archive)
     while stream.read(_BLOCK):
         pass

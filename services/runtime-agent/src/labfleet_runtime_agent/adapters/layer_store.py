@@ -122,7 +122,6 @@ class LayerStore:
             "-m",
             "labfleet_runtime_agent.adapters.unpack_layer",
             str(aside),
-            layer.media_type,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -12,17 +12,20 @@ import shutil
 import stat
 import tarfile
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
 
 from labfleet_proto.errors import DiskFullError, InvalidRequestError
 from labfleet_runtime_agent.adapters.kernel import open_in_root
+from labfleet_runtime_agent.adapters.tar_reading import DAMAGE, check_end, data_of, stored_pieces
 from labfleet_runtime_agent.core import tar_paths
 
 _CHUNK = 1 << 20
 _NOBODY = 65_534
 _XATTR_PREFIX = "SCHILY.xattr."
 _XATTRS_KEPT = ("user.", "security.capability")
-DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError)
-"""What the library and the system calls make of nonsense in a header."""
+_MOST_ID = (1 << 32) - 2
+_LOOK_EVERY = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Caps:
 
     members: int = 2_000_000
     total_bytes: int = 64 << 30
+    spare_disk_bytes: int = 0
+    """What must stay free on the disk."""
 
 
 @dataclass
@@ -48,6 +53,7 @@ class TreeWriter:
     caps: Caps = field(default_factory=Caps)
     _members: int = 0
     _bytes: int = 0
+    _looked: int = 0
     _times: dict[str, int] = field(default_factory=dict)
 
     def write_all(self, archive: tarfile.TarFile) -> None:
@@ -61,29 +67,39 @@ class TreeWriter:
             for member in archive:
                 self._count(member)
                 self._write(member, archive)
+            check_end(archive)
             for path, mtime_ns in reversed(self._times.items()):
                 self._set_mtime(path, mtime_ns)
         except EOFError as exc:
             raise InvalidRequestError("archive: ends too early") from exc
         except DAMAGE as exc:
-            raise InvalidRequestError(f"archive: damaged: {_told(exc)}") from exc
+            raise InvalidRequestError(f"archive: damaged: {told(exc)}") from exc
         except OSError as exc:
             if exc.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFullError(f"archive: {exc.strerror}") from exc
-            raise InvalidRequestError(f"archive: {_told(exc)}") from exc
+            raise InvalidRequestError(f"archive: {told(exc)}") from exc
 
     def _count(self, member: tarfile.TarInfo) -> None:
         self._members += 1
+        if member.size < 0 or not (0 <= member.uid <= _MOST_ID and 0 <= member.gid <= _MOST_ID):
+            raise InvalidRequestError(
+                f"archive: {member.name[:80]!r} has a size or an owner out of range"
+            )
         self._bytes += member.size if member.isreg() else 0
         if self._members > self.caps.members or self._bytes > self.caps.total_bytes:
             raise InvalidRequestError(
                 f"archive: more than {self.caps.members} members or {self.caps.total_bytes} bytes"
             )
+        if self.caps.spare_disk_bytes and self._bytes - self._looked >= _LOOK_EVERY:
+            self._looked = self._bytes
+            there = os.fstatvfs(self.root_fd)
+            if there.f_bavail * there.f_frsize < self.caps.spare_disk_bytes:
+                raise DiskFullError("archive: the disk would be full")
 
     def _write(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
         name = tar_paths.clean(member.name)
         is_device = member.ischr() or member.isblk()
-        if not name or (is_device and self.with_whiteouts and name.startswith("dev/")):
+        if not name or (is_device and self.with_whiteouts and tar_paths.is_for_devices(name)):
             return  # a container's /dev is made for it: the image's own nodes would never be seen
         path = f"{self.base}/{name}" if self.base else name
         directory, _, leaf = path.rpartition("/")
@@ -108,10 +124,19 @@ class TreeWriter:
             above, _, leaf = directory.rpartition("/")
             parent = self._parent(above)
             try:
+                self._check_depth(parent)
                 os.mkdir(leaf, 0o755, dir_fd=parent)
             finally:
                 os.close(parent)
             return open_in_root(self.root_fd, directory, flags)
+
+    def _check_depth(self, parent: int) -> None:
+        """A layer's directories are no deeper than names may be, whatever links lead to them."""
+        if not self.with_whiteouts:
+            return
+        top, there = (Path(f"/proc/self/fd/{fd}").readlink() for fd in (self.root_fd, parent))
+        if len(there.parts) - len(top.parts) >= tar_paths.DEEPEST:
+            raise InvalidRequestError("archive: a directory is too deep")
 
     def _whiteout(self, parent: int, leaf: str) -> None:
         if leaf == tar_paths.OPAQUE:
@@ -149,6 +174,7 @@ class TreeWriter:
         self, parent: int, leaf: str, member: tarfile.TarInfo, archive: tarfile.TarFile
     ) -> None:
         if member.isdir():
+            self._check_depth(parent)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(leaf, 0o700, dir_fd=parent)
         elif member.isreg():
@@ -165,19 +191,17 @@ class TreeWriter:
     def _make_file(
         self, parent: int, leaf: str, member: tarfile.TarInfo, archive: tarfile.TarFile
     ) -> None:
-        source = archive.extractfile(member)
+        source = data_of(member, archive)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(leaf, flags, 0o600, dir_fd=parent)
         with os.fdopen(fd, "wb", buffering=0) as target:
-            left = member.size
-            while left and source is not None:
-                data = source.read(min(left, _CHUNK))
-                if not data:
-                    raise EOFError
-                view = memoryview(data)
-                while view:
-                    view = view[target.write(view) or 0 :]
-                left -= len(data)
+            if member.issparse():
+                for start, length in stored_pieces(member, archive):
+                    target.seek(start)
+                    _copy(source, target, length)
+                target.truncate(member.size)
+            else:
+                _copy(source, target, member.size)
 
     def _make_link(self, parent: int, leaf: str, member: tarfile.TarInfo) -> None:
         target = tar_paths.clean(member.linkname)
@@ -207,21 +231,15 @@ class TreeWriter:
             os.chown(leaf, _NOBODY, _NOBODY, dir_fd=parent, follow_symlinks=False)
         if not member.issym():
             os.chmod(leaf, member.mode & 0o7777, dir_fd=parent)
-        if member.isdir() or member.isreg():
+        attributes = _attributes(member)
+        if attributes and (member.isdir() or member.isreg()):
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
             with contextlib.closing(_Fd(os.open(leaf, flags, dir_fd=parent))) as opened:
-                self._set_xattrs(opened.number, member)  # a change of owner would take them away
+                _set_attributes(opened.number, member.name, attributes)
         if member.isdir():
             return
         mtime_ns = _mtime_ns(member)
         os.utime(leaf, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
-
-    def _set_xattrs(self, fd: int, member: tarfile.TarInfo) -> None:
-        for key, value in member.pax_headers.items():
-            name = key.removeprefix(_XATTR_PREFIX)
-            if key != name and name.startswith(_XATTRS_KEPT):
-                with contextlib.suppress(PermissionError):  # inside a user namespace
-                    os.setxattr(fd, name, value.encode("utf-8", "surrogateescape"))
 
     def _set_mtime(self, path: str, mtime_ns: int) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -230,6 +248,19 @@ class TreeWriter:
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
             finally:
                 os.close(fd)
+
+
+def _copy(source: IO[bytes], target: IO[bytes], length: int) -> None:
+    """Copy so many bytes. Raises EOFError when there are fewer."""
+    left = length
+    while left:
+        data = source.read(min(left, _CHUNK))
+        if not data:
+            raise EOFError
+        view = memoryview(data)
+        while view:
+            view = view[target.write(view) or 0 :]
+        left -= len(data)
 
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:
@@ -241,7 +272,32 @@ def _mtime_ns(member: tarfile.TarInfo) -> int:
     return int(member.mtime // 1) * 1_000_000_000 + int(member.mtime % 1 * 1e9)
 
 
-def _told(error: BaseException) -> str:
+def _attributes(member: tarfile.TarInfo) -> dict[str, bytes]:
+    """Its extended attributes, without those that would have power over the host."""
+    return {
+        name: value.encode("utf-8", "surrogateescape")
+        for key, value in member.pax_headers.items()
+        if (name := key.removeprefix(_XATTR_PREFIX)) != key and name.startswith(_XATTRS_KEPT)
+    }
+
+
+def _set_attributes(fd: int, path: str, attributes: dict[str, bytes]) -> None:
+    """Set them, after the owner, whose change would take them away. Raises InvalidRequestError."""
+    for name, value in attributes.items():
+        try:
+            os.setxattr(fd, name, value)
+        except PermissionError:
+            continue  # inside a user namespace
+        except OSError as exc:
+            if exc.errno == errno.ENOTSUP:
+                continue  # as docker: the file system has none
+            # ENOSPC, too: it says that one file's attributes do not fit, not that the disk is full
+            raise InvalidRequestError(
+                f"archive: attribute {name!r} of {path[:80]!r}: {exc.strerror}"
+            ) from exc
+
+
+def told(error: BaseException) -> str:
     """An error's text; names in it that are no UTF-8 could not be sent."""
     return str(error).encode("utf-8", "backslashreplace").decode()
 

@@ -9,6 +9,19 @@ LONGEST_NAME = 255
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 
+_FOR_DEVICES = (
+    "dev/",
+    "lib/udev/devices/",
+    "usr/lib/udev/devices/",
+    "etc/udev/devices/",
+)
+"""Where images have nodes that a container never needs: older distributions keep copies for udev."""
+
+
+def is_for_devices(name: str) -> bool:
+    """Whether a clean name lies where an image's device nodes are left out instead of refused."""
+    return name.startswith(_FOR_DEVICES)
+
 
 def clean(name: str) -> str:
     """Return the member's path without leading slash and dots; empty for the root itself.
