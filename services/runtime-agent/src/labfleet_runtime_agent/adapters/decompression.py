@@ -58,7 +58,7 @@ def gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 inflate = library.decompressobj(wbits=31)
                 started = bool(left)
     if started:
-        raise InvalidRequestError("gzip stream ends too early")
+        raise InvalidRequestError("archive: gzip stream ends too early")
 
 
 def inflating() -> Any:
@@ -87,7 +87,7 @@ def unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield held[:-_MARK_BYTES]
             held = held[-_MARK_BYTES:]
     if held != mark:
-        raise InvalidRequestError("compressed stream ends too early")
+        raise InvalidRequestError("archive: compressed stream ends too early")
 
 
 def _with(decompressor: Any, chunks: Iterator[bytes], begin: Any) -> Iterator[bytes]:
@@ -102,7 +102,7 @@ def _with(decompressor: Any, chunks: Iterator[bytes], begin: Any) -> Iterator[by
             if out:
                 yield out
     if not decompressor.eof:
-        raise InvalidRequestError("compressed stream ends too early")
+        raise InvalidRequestError("archive: compressed stream ends too early")
 
 
 def decoded_by_magic(source: IO[bytes]) -> Iterator[bytes]:

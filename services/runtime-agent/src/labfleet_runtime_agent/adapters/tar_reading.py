@@ -52,9 +52,11 @@ class _Header(tarfile.TarInfo):
             raise InvalidRequestError(f"archive: {self.name[:80]!r} has a negative size")
         if self.type in _EXTENSIONS:
             archive.extensions += 1
-            if self.size > MOST_EXTENSION_BYTES or archive.extensions > MOST_EXTENSIONS:
+            if self.size > MOST_EXTENSION_BYTES:
+                raise InvalidRequestError(f"archive: an extended header of {self.size} bytes")
+            if archive.extensions > MOST_EXTENSIONS:
                 raise InvalidRequestError(
-                    f"archive: an extended header of {self.size} bytes, or more than {MOST_EXTENSIONS} in a row"
+                    f"archive: more than {MOST_EXTENSIONS} extended headers in a row"
                 )
         else:
             archive.extensions = 0

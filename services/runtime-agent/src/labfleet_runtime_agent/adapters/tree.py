@@ -6,6 +6,7 @@ Nothing here uses tarfile's own extraction. Each path is resolved by the kernel 
 
 import contextlib
 import errno
+import math
 import os
 import re
 import shutil
@@ -99,8 +100,10 @@ class TreeWriter:
     def _write(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
         name = tar_paths.clean(member.name)
         is_device = member.ischr() or member.isblk()
-        if not name or (is_device and self.with_whiteouts and tar_paths.is_for_devices(name)):
-            return  # a container's /dev is made for it: the image's own nodes would never be seen
+        if not name:
+            return
+        if self.with_whiteouts and tar_paths.is_passed_over(name, is_device=is_device):
+            return
         path = f"{self.base}/{name}" if self.base else name
         directory, _, leaf = path.rpartition("/")
         parent = self._parent(directory)
@@ -126,6 +129,10 @@ class TreeWriter:
             try:
                 self._check_depth(parent)
                 os.mkdir(leaf, 0o755, dir_fd=parent)
+            except FileExistsError as exc:
+                raise InvalidRequestError(
+                    f"archive: {directory[:80]!r} is a link to nothing"
+                ) from exc
             finally:
                 os.close(parent)
             return open_in_root(self.root_fd, directory, flags)
@@ -210,9 +217,12 @@ class TreeWriter:
         try:
             holder = open_in_root(self.root_fd, directory or ".", os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as exc:
-            raise InvalidRequestError(f"archive: link target {target!r} does not exist") from exc
+            raise _no_target(target) from exc
         try:
-            kind = os.stat(name, dir_fd=holder, follow_symlinks=False).st_mode
+            try:
+                kind = os.stat(name, dir_fd=holder, follow_symlinks=False).st_mode
+            except FileNotFoundError as exc:
+                raise _no_target(target) from exc
             if stat.S_ISDIR(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
                 raise InvalidRequestError(f"archive: link target {target!r} is not a file")
             os.link(name, leaf, src_dir_fd=holder, dst_dir_fd=parent, follow_symlinks=False)
@@ -250,6 +260,10 @@ class TreeWriter:
                 os.close(fd)
 
 
+def _no_target(target: str) -> InvalidRequestError:
+    return InvalidRequestError(f"archive: link target {target[:80]!r} does not exist")
+
+
 def _copy(source: IO[bytes], target: IO[bytes], length: int) -> None:
     """Copy so many bytes. Raises EOFError when there are fewer."""
     left = length
@@ -269,6 +283,8 @@ def _mtime_ns(member: tarfile.TarInfo) -> int:
     if re.fullmatch(r"\d{1,11}\.\d{1,30}", told):
         seconds, _, fraction = told.partition(".")
         return int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
+    if not math.isfinite(member.mtime):
+        raise InvalidRequestError(f"archive: {member.name[:80]!r} has a time without sense")
     return int(member.mtime // 1) * 1_000_000_000 + int(member.mtime % 1 * 1e9)
 
 
@@ -298,8 +314,11 @@ def _set_attributes(fd: int, path: str, attributes: dict[str, bytes]) -> None:
 
 
 def told(error: BaseException) -> str:
-    """An error's text; names in it that are no UTF-8 could not be sent."""
-    return str(error).encode("utf-8", "backslashreplace").decode()
+    """An error's text, in short; names in it that are no UTF-8 could not be sent."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror + (f": {str(error.filename)[:80]!r}" if error.filename else "")
+    return text[:400].encode("utf-8", "backslashreplace").decode()
 
 
 class _Fd:

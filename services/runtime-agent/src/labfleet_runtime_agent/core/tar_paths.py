@@ -8,6 +8,7 @@ LONGEST_NAME = 255
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+_META = ".wh..wh."
 
 _FOR_DEVICES = (
     "dev/",
@@ -18,9 +19,11 @@ _FOR_DEVICES = (
 """Where images have nodes that a container never needs: older distributions keep copies for udev."""
 
 
-def is_for_devices(name: str) -> bool:
-    """Whether a clean name lies where an image's device nodes are left out instead of refused."""
-    return name.startswith(_FOR_DEVICES)
+def is_passed_over(name: str, *, is_device: bool) -> bool:
+    """Whether a layer's member is left out: a node for a `/dev` that containers get made, or what aufs kept."""
+    if is_device and name.startswith(_FOR_DEVICES):
+        return True
+    return name.startswith(_META) and name != OPAQUE
 
 
 def clean(name: str) -> str:
