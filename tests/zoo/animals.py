@@ -168,6 +168,7 @@ DUPLICATES: Cage = {
 BOMBS: Cage = {
     "2 GiB of zeros after the end, zstd": lambda: zeros(GOOD_TAR, 2 << 30, "zstd"),
     "a file of 2^62 bytes": raw(header("f", size=1 << 62)),
+    "an unknown type at the root, of 2^62 bytes": raw(header("./", b"Z", 1 << 62)),
     "a file of 60 GiB without data": raw(header("f", size=60 << 30)),
     "a sparse file of 2^50 bytes": raw(sparse_gnu("f", [(0, b"x")], 1 << 50)),
     "a path of 129 names": of(file("/".join("d" * 129))),

@@ -17,6 +17,7 @@ from rich.table import Table
 from labfleet_cli import bootstrap as images
 from labfleet_cli import doctor as diagnosis
 from labfleet_cli import fleet, machine
+from labfleet_cli.bundle_commands import bundle_app
 from labfleet_cli.docker_api import DockerApi
 from labfleet_cli.fleet_places import (
     DEFAULT_FLEET,
@@ -34,6 +35,7 @@ from labfleet_proto.health import Pong
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 image_app = typer.Typer(no_args_is_help=True, help="Images of the fleet's own store.")
+image_app.add_typer(bundle_app)
 app.add_typer(image_app, name="image")
 app.add_typer(mirror_app, name="mirror")
 app.add_typer(tenant_app, name="tenant")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
+from labfleet_chassis.tar_reading import DAMAGE, open_tar_file
 from labfleet_image_store.adapters.compression import checked_read, inflated
 from labfleet_proto.errors import DiskFullError, InvalidRequestError
 
@@ -25,13 +26,13 @@ class TarFile:
 
     def __init__(self, file: IO[bytes]) -> None:
         try:
-            self._tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - closed with its file
+            self._tar = open_tar_file(file)
             self._members: dict[str, tarfile.TarInfo] = {}
             for member in self._tar:
                 self._members[posixpath.normpath(member.name)] = member
                 if len(self._members) > _MOST_MEMBERS:
                     raise InvalidRequestError(f"archive: more than {_MOST_MEMBERS} members")
-        except (tarfile.TarError, EOFError, ValueError, OverflowError) as exc:
+        except DAMAGE as exc:
             raise InvalidRequestError(f"archive: it is no tar of images: {exc}") from exc
 
     def __contains__(self, name: str) -> bool:

@@ -12,11 +12,11 @@ import stat
 import sys
 from typing import IO, Any, cast
 
+from labfleet_chassis.tar_reading import DAMAGE, open_tar
 from labfleet_proto.errors import InvalidRequestError, LabfleetError, NotFoundError
 from labfleet_runtime_agent.adapters import decompression
 from labfleet_runtime_agent.adapters.decompression import Chunks, decoded_by_magic
 from labfleet_runtime_agent.adapters.kernel import CLONE_NEWUSER, enter_namespace, open_in_root
-from labfleet_runtime_agent.adapters.tar_reading import DAMAGE, open_tar
 from labfleet_runtime_agent.adapters.tree import TreeWriter
 from labfleet_runtime_agent.adapters.tree_reader import TreeReader, allow_depth
 

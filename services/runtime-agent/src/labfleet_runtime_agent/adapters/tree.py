@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from labfleet_chassis.tar_reading import DAMAGE, check_end, data_of, stored_pieces
 from labfleet_proto.errors import DiskFullError, InvalidRequestError
 from labfleet_runtime_agent.adapters.kernel import open_in_root
-from labfleet_runtime_agent.adapters.tar_reading import DAMAGE, check_end, data_of, stored_pieces
 from labfleet_runtime_agent.core import tar_paths
 
 _CHUNK = 1 << 20
@@ -87,7 +87,10 @@ class TreeWriter:
                 f"archive: {member.name[:80]!r} has a size or an owner out of range"
             )
         self._bytes += member.size if member.isreg() else 0
-        if self._members > self.caps.members or self._bytes > self.caps.total_bytes:
+        is_large = (
+            max(self._bytes, member.size) > self.caps.total_bytes
+        )  # the library steps over data
+        if self._members > self.caps.members or is_large:
             raise InvalidRequestError(
                 f"archive: more than {self.caps.members} members or {self.caps.total_bytes} bytes"
             )

@@ -11,10 +11,10 @@ import resource
 import sys
 from typing import IO, cast
 
+from labfleet_chassis.tar_reading import DAMAGE, open_tar
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_runtime_agent.adapters import decompression
 from labfleet_runtime_agent.adapters.decompression import Chunks, decoded_by_magic
-from labfleet_runtime_agent.adapters.tar_reading import DAMAGE, open_tar
 from labfleet_runtime_agent.adapters.tree import Caps, TreeWriter, told
 
 _CHUNK = 1 << 20

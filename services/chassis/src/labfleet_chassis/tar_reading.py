@@ -83,6 +83,11 @@ def open_tar(source: IO[bytes], buffer_bytes: int) -> tarfile.TarFile:
     )
 
 
+def open_tar_file(source: IO[bytes]) -> tarfile.TarFile:
+    """Open a plain tar that can be read in any order. Raises one of DAMAGE."""
+    return _Archive.open(mode="r:", fileobj=source, tarinfo=_Header)
+
+
 def check_end(archive: tarfile.TarFile) -> None:
     """After the last member: a single block of zeros does not end an archive. Raises InvalidRequestError."""
     stream = cast("IO[bytes]", archive.fileobj)
