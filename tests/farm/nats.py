@@ -24,6 +24,11 @@ class NatsServer:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start on the files that an earlier life has left; return once it takes clients."""
         config = self._home / "nats.conf"

@@ -30,6 +30,7 @@ from labfleet_cli.machine import MachineError
 from labfleet_cli.memory import everyone
 from labfleet_cli.mirror_commands import mirror_app
 from labfleet_cli.options import FleetName, require_plan
+from labfleet_cli.scrub_command import scrub
 from labfleet_cli.tenant_commands import tenant_app, token_app
 from labfleet_proto.health import Pong
 
@@ -270,6 +271,12 @@ def image_bootstrap(
             images.bootstrap(known, plan.registry_url, _say)
             return
     raise MachineError(f"{distribution}: known are {', '.join(images.DISTRIBUTIONS)}")
+
+
+@image_app.command("scrub")
+def image_scrub(name: FleetName = DEFAULT_FLEET) -> None:
+    """Read every blob of the store now, and say which are damaged and which are healed."""
+    raise typer.Exit(scrub(require_plan(name), print))
 
 
 def main() -> None:

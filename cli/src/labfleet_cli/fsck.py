@@ -37,6 +37,7 @@ from labfleet_proto.networks import (
     SubnetClaim,
 )
 from labfleet_proto.runtime import CHECK_AGENT
+from labfleet_proto.scrubbing import CHECK_IMAGES
 from labfleet_proto.tenants import CertificateRecord, TenantRecord, TokenRecord
 
 M = TypeVar("M", bound=Message)
@@ -177,6 +178,7 @@ async def examine(plan: FleetPlan) -> list[str]:
         findings = check(snapshot)
         for host in (*sorted(snapshot.hosts), ENTRY):
             findings += await _ask(bus, HostId(host))
+        findings += await _ask_images(bus)
     return findings
 
 
@@ -213,3 +215,12 @@ async def _ask(bus: Bus, host: HostId) -> list[str]:
     except LabfleetError as exc:
         found += (exc.message,)
     return [f"{host}: {text}" for text in found]
+
+
+async def _ask_images(bus: Bus) -> list[str]:
+    """What the image store says of its blobs; its silence is a finding, too."""
+    try:
+        answer = await bus.call(CHECK_IMAGES, Nothing(), tenant=OPERATORS, subject="blobs")
+    except LabfleetError as exc:
+        return [f"image-store: {exc.message}"]
+    return [f"image-store: {text}" for text in answer.findings]

@@ -230,4 +230,5 @@ def test_what_is_acknowledged_is_on_the_disk(
     upload = files.begin("web")
     files.append(upload, DATA)
     files.finish(upload, digest_of(DATA))
-    assert order[:3] == ["flush", "rename", "flush"]
+    assert order[0] == "flush"
+    assert order[order.index("rename") + 1] == "flush"

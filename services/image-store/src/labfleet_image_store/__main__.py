@@ -11,6 +11,7 @@ from labfleet_chassis.web import serve_http
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.adapters.layers import Layers
+from labfleet_image_store.adapters.scrub_memory import ScrubMemory
 from labfleet_image_store.adapters.sendfile import SendFileProtocol
 from labfleet_image_store.adapters.upstream_client import UpstreamClient
 from labfleet_image_store.service import departed
@@ -19,14 +20,17 @@ from labfleet_image_store.service.collector import Collector
 from labfleet_image_store.service.door import Door
 from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.fetching import Fetcher
-from labfleet_image_store.service.jobs import serve_jobs, serve_remote_jobs
+from labfleet_image_store.service.healing import Healer
+from labfleet_image_store.service.jobs import serve_jobs, serve_remote_jobs, serve_scrubbing
 from labfleet_image_store.service.larder import Larder
 from labfleet_image_store.service.library import Library
 from labfleet_image_store.service.measuring import Measurer
+from labfleet_image_store.service.mirror_source import MirrorSource
 from labfleet_image_store.service.passing import Passing
 from labfleet_image_store.service.pulling import Puller
 from labfleet_image_store.service.registry import Registry
 from labfleet_image_store.service.remote import Remote
+from labfleet_image_store.service.scrubber import Pace, Scrubber
 from labfleet_image_store.service.transfers import Transfers
 from labfleet_image_store.service.upstreams import Upstreams
 from labfleet_image_store.settings import Settings
@@ -79,6 +83,14 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     remote = Remote(catalogue, larder, upstreams, fetcher)
     puller = Puller(library, remote, events)
     await serve_remote_jobs(chassis, remote, puller)
+    sources = (MirrorSource(larder, upstreams, fetcher),)
+    healer = Healer(catalogue, sources, events, chassis.clock, chassis.log)
+    memory = ScrubMemory(settings.state_dir)
+    scrubber = Scrubber(files, memory, healer, chassis.clock, chassis.log)
+    await serve_scrubbing(chassis, scrubber, healer)
+    pace = Pace(settings.scrub_every_s, settings.scrub_bytes_per_s)
+    chassis.loop("scrub", lambda: scrubber.run(pace))
+    chassis.loop("heal", healer.run)
     chassis.loop("probe", upstreams.probe)
     chassis.loop("larder", lambda: larder.run(settings.fetched_keep_s))
     chassis.loop("sweep", lambda: sweep(files))
@@ -100,7 +112,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     async with port.listening(settings.data_address, settings.data_port), TaskGroup() as tasks:
         tasks.create_task(
             serve_http(
-                Registry(files, catalogue, door, Passing(catalogue, remote), chassis.log),
+                Registry(files, catalogue, door, Passing(catalogue, remote, healer), chassis.log),
                 listeners(settings.listen),
                 chassis.stopping,
                 started,

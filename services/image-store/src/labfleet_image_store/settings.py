@@ -27,5 +27,9 @@ class Settings(ServiceSettings):
     collect_every_s: float = Field(default=600, gt=0)
     collect_grace_s: float = Field(default=3600, ge=0)
     """A blob that nothing needs stays so long after it was last pushed or named by a push."""
+    scrub_every_s: float = Field(default=7 * 86_400, gt=0)
+    """All blobs are read again so often, counted from the beginning of one pass to that of the next."""
+    scrub_bytes_per_s: float = Field(default=8 << 20, gt=0)
+    """No faster than so: the disk is for those who pull. A pass that operators ask for has no limit."""
     fetched_keep_s: float = Field(default=30 * 86_400, gt=0)
     """What was fetched from an upstream stays so long after it was last asked for."""

@@ -1,20 +1,25 @@
 """Blobs as files by digest, uploads aside, and which repository may read which blob.
 
 An upload is hashed while it is received, flushed, and renamed: a blob is whole or absent. A link
-file `links/<repository>/<digest>` says that a repository refers to the blob.
+file `links/<repository>/<digest>` says that a repository refers to the blob. A blob found damaged is set
+aside (`Quarantine`): from then on it is absent, until somebody brings its bytes again.
 """
 
 import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from labfleet_image_store.adapters.durable import make_dir, sync_dir
+from labfleet_image_store.adapters.quarantine import Quarantine
 from labfleet_image_store.core.collecting import Link
 from labfleet_proto.errors import (
     ConflictError,
@@ -29,6 +34,7 @@ MOST_BLOB_BYTES = 8 << 30
 _UPLOAD_LIFE_S = 24 * 3600
 _CHUNK = 1 << 20
 _RESERVE_BYTES = 512 << 20
+_SESSION = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass
@@ -46,15 +52,25 @@ class Upload:
 class BlobFiles:
     """The store's files below one directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        now_s: Callable[[], float] = time.time,  # noqa: TID251 - compared with file times
+    ) -> None:
+        self._now_s = now_s
         self._blobs = directory / "blobs" / "sha256"
         self._uploads = directory / "uploads"
         self._links = directory / "links"
         for path in (self._blobs, self._uploads, self._links):
             path.mkdir(parents=True, exist_ok=True)
+        for path in (self._blobs.parent, directory):
+            sync_dir(path)
         self._open: dict[str, Upload] = {}
         self._keeping = threading.RLock()
         """Held while a blob gets or loses its name: the collector runs in a thread of its own."""
+        self.quarantine = Quarantine(directory / "quarantine")
+        self._condemned: dict[str, int] = {}
+        self._drop_remains()
 
     # -- reading
 
@@ -75,15 +91,50 @@ class BlobFiles:
             raise NotFoundError(f"blob {digest} is not in the store") from exc
 
     def read(self, digest: str, limit: int) -> bytes:
-        """Read a small blob whole. Raises NotFoundError, InvalidRequestError beyond `limit`."""
+        """Read a small blob whole, and see that it is whole.
+
+        Raises NotFoundError (also when it is damaged: then it is set aside), InvalidRequestError beyond
+        `limit`.
+        """
         if self.size(digest) > limit:
             raise InvalidRequestError(f"blob {digest} is larger than {limit} bytes")
-        return self.path_of(digest).read_bytes()
+        try:
+            with self.path_of(digest).open("rb") as file:
+                data = file.read()
+                inode = os.fstat(file.fileno()).st_ino
+        except FileNotFoundError as exc:
+            raise NotFoundError(f"blob {digest} is not in the store") from exc
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            self.condemn(digest, inode)
+            raise NotFoundError(f"blob {digest} is damaged")
+        return data
 
     def total(self) -> tuple[int, int]:
         """Number and bytes of all blobs."""
         sizes = [path.stat().st_size for path in self._blobs.glob("*/*")]
         return len(sizes), sum(sizes)
+
+    def digests(self) -> list[Digest]:
+        """All blobs, in order. Blocks."""
+        return [
+            Digest(f"sha256:{name}") for name in sorted(p.name for p in self._blobs.glob("*/*"))
+        ]
+
+    # -- damage
+
+    def condemn(self, digest: str, inode: int) -> bool:
+        """Set a damaged blob aside; False if it is another file by now, or gone. Blocks."""
+        path = self.path_of(digest)
+        with self._keeping, contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == inode:
+                self._condemned[digest] = self.condemnations(digest) + 1
+                self.quarantine.take(path, digest, self._now_s())
+                return True
+        return False
+
+    def condemnations(self, digest: str) -> int:
+        """How often the blob was found damaged: who reads it asks before and after."""
+        return self._condemned.get(digest, 0)
 
     # -- links
 
@@ -105,23 +156,47 @@ class BlobFiles:
                     return repository
         return None
 
+    def refers(self, repository: str, digest: str) -> bool:
+        """Whether the repository refers to the blob, be it here or damaged."""
+        return self._link(repository, digest).exists()
+
     def link(self, repository: str, digest: str) -> None:
         """Let a repository refer to a blob that is here; again only renews it for the collector."""
         link = self._link(repository, digest)
+        now_s = self._now_s()
         with self._keeping:
             is_new = not link.exists()
-            link.parent.mkdir(exist_ok=True)
+            make_dir(link.parent)
             link.touch()
+            os.utime(link, (now_s, now_s))
         if is_new:
-            _sync_dir(link.parent)
+            sync_dir(link.parent)
 
     def unlink(self, repository: str, digest: str) -> bool:
-        """Take the repository's reference away; False if there was none."""
+        """Take the repository's reference away, durably; False if there was none. Blocks."""
+        link = self._link(repository, digest)
         try:
-            self._link(repository, digest).unlink()
+            link.unlink()
         except FileNotFoundError:
             return False
+        sync_dir(link.parent)
         return True
+
+    def linkers(self, digest: str) -> list[str]:
+        """Repositories that refer to a blob. Blocks."""
+        found = self._links.glob(f"*/{digest.removeprefix('sha256:')}")
+        return sorted(path.parent.name.replace("%", "/") for path in found)
+
+    def lost(self) -> list[Link]:
+        """References to blobs that are neither here nor known as damaged. Blocks."""
+        return [
+            link
+            for link in self.all_links()
+            if not self.path_of(link.digest).exists()
+            and not self.quarantine.has(link.digest)
+            and not self.has(link.repository, link.digest)
+            and self.refers(link.repository, link.digest)
+        ]
 
     # -- collecting
 
@@ -144,6 +219,7 @@ class BlobFiles:
 
     def drop_unlinked(self, oldest_s: float) -> list[str]:
         """Delete blobs that no repository refers to and that are older; return their digests. Blocks."""
+        self._settle_links()
         linked = {link.digest for link in self.all_links()}
         gone = []
         for path in list(self._blobs.glob("*/*")):
@@ -155,7 +231,15 @@ class BlobFiles:
                 if not is_wanted and path.stat().st_mtime < oldest_s:
                     path.unlink()
                     gone.append(digest)
+        for damaged in self.quarantine.all():
+            if not self.linkers(damaged.digest) and damaged.found_at_s < oldest_s:
+                self.quarantine.drop(damaged.digest)
         return gone
+
+    def _settle_links(self) -> None:
+        """No reference that was taken comes back by a power cut to a blob that has gone."""
+        for folder in list(self._links.iterdir()):
+            sync_dir(folder)
 
     # -- writing
 
@@ -186,7 +270,9 @@ class BlobFiles:
         if there.f_bavail * there.f_frsize < _RESERVE_BYTES:
             raise DiskFullError("the image store's disk is full")
         name = secrets.token_hex(16)
-        self._about(name).write_text(repository)
+        self._about(name).write_text(
+            repository
+        )  # not flushed: what a power cut leaves may be shorter
         upload = Upload(
             name,
             repository,
@@ -274,23 +360,28 @@ class BlobFiles:
         return self._uploads / f"{name}.repository"
 
     def _publish(self, aside: Path, digest: str) -> None:
+        """Give flushed bytes their name. They take the place of older ones, whose disk may have faded."""
         final = self.path_of(digest)
-        if final.exists():
-            aside.unlink()
-            return
-        final.parent.mkdir(exist_ok=True)
+        make_dir(final.parent)
+        now_s = self._now_s()
+        os.utime(aside, (now_s, now_s))
         aside.rename(final)
-        _sync_dir(final.parent)
+        sync_dir(final.parent)
+        self.quarantine.drop(digest)
+
+    def _drop_remains(self) -> None:
+        """Drop, before anybody works here, what a killed process has half made and nobody takes up again."""
+        for path in self._uploads.iterdir():
+            is_session = _SESSION.fullmatch(path.name.removesuffix(".repository")) is not None
+            is_taken_up = path.name.startswith("fetch-")
+            if is_session:
+                about = self._about(path.name.removesuffix(".repository"))
+                body = about.with_suffix("")
+                is_taken_up = body.exists() and about.exists() and about.stat().st_size > 0
+            if not is_taken_up:
+                path.unlink(missing_ok=True)
 
     def check_offset(self, upload: Upload, first: int) -> None:
         """A chunk must begin where the last one ended. Raises ConflictError (416)."""
         if first != upload.size:
             raise ConflictError(f"chunk begins at {first}, the upload is at {upload.size}")
-
-
-def _sync_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -47,6 +47,8 @@ class Layers:
         self._facts.mkdir(parents=True, exist_ok=True)
         self._known: dict[str, LayerFact] = {}
         self._by_diff: dict[str, Digest] = {}
+        for path in self._facts.glob("*.new"):
+            path.unlink()  # half written
         for path in self._facts.glob("*.json"):
             self._recall(path)
 

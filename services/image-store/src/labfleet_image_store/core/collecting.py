@@ -20,6 +20,11 @@ class Link:
         return self.repository, self.digest
 
 
+def certain(links: Iterable[Link], unread: AbstractSet[str]) -> list[Link]:
+    """References of repositories all of whose manifests could be read: of the others nothing may go."""
+    return [link for link in links if link.repository not in unread]
+
+
 def unmarked(links: Iterable[Link], marked: AbstractSet[tuple[str, str]]) -> set[tuple[str, str]]:
     """References that no manifest and no container needs now."""
     return {link.key for link in links if link.key not in marked}

@@ -186,7 +186,10 @@ class Catalogue:
         found = {}
         for record in self.manifests.values():
             if record.repository in repositories:
-                manifest = self.manifest(record.digest)
+                try:
+                    manifest = self.manifest(record.digest)
+                except NotFoundError:
+                    continue  # damaged, and not healed yet
                 if manifest.subject == subject:
                     found[record.digest] = (record, manifest)
         return [found[digest] for digest in sorted(found)]
@@ -208,11 +211,14 @@ class Catalogue:
         return self._configs[digest]
 
     def image_of(self, record: ManifestRecord) -> tuple[str, str] | None:
-        """Image id (config digest) and manifest digest; None if it is no image for us."""
-        digest = self.platform_of(record.repository, record.digest)
-        if digest is None:
+        """Image id (config digest) and manifest digest; None if it is no image for us, or damaged."""
+        try:
+            digest = self.platform_of(record.repository, record.digest)
+            if digest is None:
+                return None
+            manifest = self.manifest(digest)
+        except NotFoundError:
             return None
-        manifest = self.manifest(digest)
         if manifest.config is None or not manifest.config.media_type.endswith(
             ("image.config.v1+json", "container.image.v1+json")
         ):
@@ -248,14 +254,18 @@ class Catalogue:
         return self.record(last, reference)
 
     async def copy(self, record: ManifestRecord, repository: str) -> None:
-        """Refer to a manifest and all below it from one more repository."""
+        """Refer to a manifest, and to all below it that its repository refers to, from one more repository.
+
+        Of an index that was fetched not all is there, and a name in it is no leave to read a blob.
+        """
         manifest = self.manifest(record.digest)
         for child in manifest.children:
             below = self.manifests.get(manifest_key(record.repository, Digest(child.digest)))
             if below is not None:
                 await self.copy(below, repository)
         for blob in manifest.blobs:
-            self.files.link(repository, blob)
+            if self.files.refers(record.repository, blob):
+                self.files.link(repository, blob)
         self.files.link(repository, record.digest)
         copy = record.model_copy(
             update={

@@ -42,14 +42,22 @@ class Collector:
             await self.collect(grace_s)
 
     async def collect(self, grace_s: float) -> int:
-        """One pass; return how many blobs went. A manifest that cannot be read ends it: nothing goes."""
+        """One pass; return how many blobs went.
+
+        Where a manifest cannot be read, its repository lets go of nothing; nor does any when the
+        containers cannot be read.
+        """
         files = self._catalogue.files
         links = await asyncio.to_thread(files.all_links)
         try:
-            marked = await self._marked()  # after the links: what is marked meanwhile is not missed
+            (
+                marked,
+                unread,
+            ) = await self._marked()  # after the links: what is marked meanwhile is not missed
         except LabfleetError as exc:
             self._log.warning("collector.ended", error=exc.message)
             return 0
+        links = collecting.certain(links, unread)
         oldest_s = self._clock.now_ns() / _NS_PER_S - grace_s
         doomed = collecting.doomed(links, marked, self._suspects, oldest_s)
         self._suspects = collecting.unmarked(links, marked)
@@ -63,15 +71,24 @@ class Collector:
             self._log.info("collector.done", references=len(doomed), blobs=len(gone))
         return len(gone)
 
-    async def _marked(self) -> set[tuple[str, str]]:
-        """What manifests and containers need. Raises LabfleetError."""
+    async def _marked(self) -> tuple[set[tuple[str, str]], set[str]]:
+        """What manifests and containers need, and repositories with a manifest that cannot be read.
+
+        Raises UnavailableError.
+        """
         marked: set[tuple[str, str]] = set()
+        unread: set[str] = set()
         for record in self._catalogue.manifests.values():
-            manifest = self._catalogue.manifest(record.digest)
+            try:
+                manifest = self._catalogue.manifest(record.digest)
+            except LabfleetError as exc:
+                unread.add(record.repository)
+                self._log.warning("collector.unread", digest=record.digest, error=exc.message)
+                continue
             needed = [record.digest, *manifest.blobs, *(each.digest for each in manifest.children)]
             marked.update((record.repository, digest) for digest in needed)
         for container in (await self._containers.values()).values():
             pin = container.image
             needed = [pin.image_id, pin.manifest_digest, *(each.digest for each in pin.layers)]
             marked.update((pin.repository, digest) for digest in needed)
-        return marked
+        return marked, unread

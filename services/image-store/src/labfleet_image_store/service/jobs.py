@@ -2,10 +2,12 @@
 
 from labfleet_chassis.service import Chassis
 from labfleet_image_store.service.events import Events
+from labfleet_image_store.service.healing import Healer
 from labfleet_image_store.service.library import Library
 from labfleet_image_store.service.pulling import Puller
 from labfleet_image_store.service.remote import Remote
-from labfleet_proto import builds, images, upstreams
+from labfleet_image_store.service.scrubber import Scrubber
+from labfleet_proto import builds, images, scrubbing, upstreams
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 
@@ -25,6 +27,23 @@ async def serve_remote_jobs(chassis: Chassis, remote: Remote, puller: Puller) ->
     await chassis.bus.serve(upstreams.FETCH_IMAGE, fetch)
     await chassis.bus.serve(upstreams.DESCRIBE_REMOTE, describe)
     await chassis.bus.serve(upstreams.UPSTREAM_STATES, states)
+
+
+async def serve_scrubbing(chassis: Chassis, scrubber: Scrubber, healer: Healer) -> None:
+    """Answer, from now on, how the blobs are."""
+
+    async def start(_job: Job, _args: Nothing) -> scrubbing.ScrubState:
+        return scrubber.ask()
+
+    async def state(_job: Job, _args: Nothing) -> scrubbing.ScrubState:
+        return await scrubber.state()
+
+    async def check(_job: Job, _args: Nothing) -> scrubbing.ImagesCheck:
+        return scrubbing.ImagesCheck(findings=await healer.findings())
+
+    await chassis.bus.serve(scrubbing.START_SCRUB, start)
+    await chassis.bus.serve(scrubbing.SCRUB_STATE, state)
+    await chassis.bus.serve(scrubbing.CHECK_IMAGES, check)
 
 
 async def serve_jobs(chassis: Chassis, library: Library, events: Events) -> None:

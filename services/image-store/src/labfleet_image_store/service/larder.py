@@ -13,6 +13,7 @@ from labfleet_image_store.adapters.upstream_client import RemoteManifest
 from labfleet_image_store.core.upstreams import Route
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_proto.buckets import manifest_key, tag_key
+from labfleet_proto.errors import NotFoundError
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import FETCHED, ManifestRecord, TagRecord, own_repository, owner_of
 
@@ -63,6 +64,14 @@ class Larder:
         revision = await self._catalogue.manifests.bucket.put(key, record)
         await self._catalogue.manifests.wait_for(revision)
         return record
+
+    async def restore(self, repository: str, found: RemoteManifest) -> None:
+        """Bring the bytes of a manifest again; its record stays as it is."""
+        await asyncio.to_thread(self._catalogue.files.put, repository, found.body)
+
+    def tags(self) -> list[TagRecord]:
+        """All tags, of everybody."""
+        return self._catalogue.tags.values()
 
     async def point(self, repository: str, tag: str, digest: Digest, registry: str) -> None:
         """Remember what an upstream has just said of a tag."""
@@ -128,5 +137,8 @@ class Larder:
                     self._log.info("larder.left", repository=record.repository)
 
     def _below(self, digest: Digest) -> list[str]:
-        children = self._catalogue.manifest(digest).children
+        try:
+            children = self._catalogue.manifest(digest).children
+        except NotFoundError:  # damaged, and not healed yet
+            children = ()
         return [digest, *(child.digest for child in children)]

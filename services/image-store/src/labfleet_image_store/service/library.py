@@ -181,6 +181,11 @@ class Library:
         layers = self.catalogue.manifest(digest).layers
         return {layer.digest: self._size(layer.digest, layer.size) for layer in layers}
 
+    def blobs(self, record: ManifestRecord) -> list[str]:
+        """What an image of this fleet's architecture needs beside its manifest."""
+        digest = self.catalogue.platform_of(record.repository, record.digest) or record.digest
+        return self.catalogue.manifest(digest).blobs
+
     def layers_bytes(self) -> int:
         """Bytes of all layers that the caller sees, each once."""
         every: dict[str, int] = {}

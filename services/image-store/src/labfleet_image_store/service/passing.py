@@ -1,6 +1,8 @@
 """What the registry's own clients ask for and an upstream has: fetched, then served as the store's own."""
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 
 from labfleet_image_store.core import references
 from labfleet_image_store.core import upstreams as core
@@ -8,6 +10,7 @@ from labfleet_image_store.core.manifests import Descriptor
 from labfleet_image_store.core.upstreams import Route
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.door import Visitor
+from labfleet_image_store.service.healing import Healer
 from labfleet_image_store.service.remote import Remote
 from labfleet_image_store.service.upstreams import NoneHasItError
 from labfleet_proto.errors import NotFoundError
@@ -16,14 +19,25 @@ from labfleet_proto.tenants import Scope
 from labfleet_proto.upstreams import RegistryLogin
 
 _NOBODY = RegistryLogin()
+_HEAL_LIMIT_S = 20.0
+"""Docker and the hosts wait longer for an answer."""
 
 
 class Passing:
     """Goes to upstreams for a visitor who may pull, with the operators' logins only."""
 
-    def __init__(self, catalogue: Catalogue, remote: Remote) -> None:
+    def __init__(self, catalogue: Catalogue, remote: Remote, healer: Healer) -> None:
         self._catalogue = catalogue
         self._remote = remote
+        self._healer = healer
+
+    async def heal(self, repositories: Sequence[str], digest: str) -> None:
+        """Bring a damaged blob of one of some repositories again, if that can be done soon."""
+        files = self._catalogue.files
+        if files.quarantine.has(digest) and any(files.refers(r, digest) for r in repositories):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HEAL_LIMIT_S):
+                    await self._healer.heal(digest)
 
     def _way(self, visitor: Visitor, name: str) -> tuple[Route, str] | None:
         """Route and path of a repository's name; None where nothing is to be asked."""

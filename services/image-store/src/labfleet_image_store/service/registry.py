@@ -4,6 +4,7 @@ One method a route and verb of the specification.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -16,6 +17,7 @@ from labfleet_image_store import metrics
 from labfleet_image_store.adapters import sendfile
 from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
 from labfleet_image_store.core import manifests, ranges, references
+from labfleet_image_store.service.blob_sending import send_blob
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.door import Door
 from labfleet_image_store.service.passing import Passing
@@ -33,7 +35,6 @@ from labfleet_proto.errors import (
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import familiar_repository, is_unnamed
 
-_CHUNK = 1 << 20
 _MOST_TAGS = 1000
 _DRAIN_LIMIT_S = 10.0
 
@@ -160,12 +161,20 @@ class Registry:
                 return repository, digest
         raise NotFoundError(f"blob {digest} is not in {name}")
 
-    async def _blob_get(self, request: Request) -> None:
+    async def _fetched_blob(self, request: Request) -> tuple[str, str]:
+        """The blob, wherever it must come from. Raises NotFoundError."""
         try:
-            repository, digest = self._blob(request)
+            return self._blob(request)
         except NotFoundError:
             digest = request.part["digest"]
-            repository = await self._passing.blob(request.known, request.part["name"], digest)
+            if request.method != "HEAD":  # who only asks may be about to push it
+                await self._passing.heal(request.readable(), digest)
+        with contextlib.suppress(NotFoundError):
+            return self._blob(request)
+        return await self._passing.blob(request.known, request.part["name"], digest), digest
+
+    async def _blob_get(self, request: Request) -> None:
+        repository, digest = await self._fetched_blob(request)
         size = self._files.size(digest)
         headers = {
             "Docker-Content-Digest": digest,
@@ -188,32 +197,13 @@ class Registry:
             self._files.link(repository, digest)  # a push relies on it from now on
             await request.send({"type": "http.response.body", "body": b""})
             return
-        await self._send_file(request, digest, first, last)
-
-    async def _send_file(self, request: Request, digest: str, first: int, last: int) -> None:
-        count = last - first + 1
-        with self._files.path_of(digest).open("rb") as file:
-            if count > _CHUNK and await request.send_file(file, first, count):
-                metrics.SENT.inc(count)
-            else:
-                await self._send_pieces(request, file, first, count)
-        await request.send({"type": "http.response.body", "body": b""})
-
-    async def _send_pieces(self, request: Request, file: BinaryIO, first: int, count: int) -> None:
-        file.seek(first)
-        while count > 0:
-            data = await asyncio.to_thread(file.read, min(_CHUNK, count))
-            if not data:
-                raise OSError("the blob is shorter than it was")
-            count -= len(data)
-            metrics.SENT.inc(len(data))
-            await request.send({"type": "http.response.body", "body": data, "more_body": True})
+        await send_blob(self._files, request, digest, first, last)
 
     async def _blob_delete(self, request: Request) -> None:
         repository, digest = self._blob(request)
         if repository != request.own:
             raise RegistryError(403, "DENIED", "a shared repository is read-only")
-        self._files.unlink(repository, digest)
+        await asyncio.to_thread(self._files.unlink, repository, digest)
         await request.reply(202, {})
 
     # -- uploads
@@ -307,7 +297,11 @@ class Registry:
             if not references.is_digest(reference) and not references.is_tag(reference):
                 raise
             record = await self._passing.manifest(request.known, request.part["name"], reference)
-        body = self._files.read(record.digest, manifests.MOST_BYTES)
+        try:
+            body = self._files.read(record.digest, manifests.MOST_BYTES)
+        except NotFoundError:
+            await self._passing.heal((record.repository,), record.digest)
+            body = self._files.read(record.digest, manifests.MOST_BYTES)
         headers = {
             "Content-Type": record.media_type,
             "Docker-Content-Digest": record.digest,

@@ -1,10 +1,11 @@
 """`docker save`: images of the store as one tar."""
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, cast
 
 from labfleet_image_store.core import archives, naming
 from labfleet_image_store.core.archives import SavedImage
@@ -99,7 +100,10 @@ class Saver:
         entry = tarfile.TarInfo(archives.blob_member(fact.diff_id))
         entry.size, entry.mode = fact.unpacked_bytes, 0o644
         with self._layers.open(digest) as source:
-            tar.addfile(entry, source)
+            checked = _Hashing(source)
+            tar.addfile(entry, cast("IO[bytes]", checked))
+        if checked.digest != fact.diff_id:  # found by this reader, before the scrubber came by
+            raise InvalidRequestError(f"layer {digest} is damaged")
 
 
 def _config_member(image: Chosen) -> str:
@@ -109,3 +113,20 @@ def _config_member(image: Chosen) -> str:
 def _made_s(image: Chosen) -> int:
     """When an image was made, as docker dates its config in the archive."""
     return naming.seconds(str(image.detail.config.get("created") or ""))
+
+
+class _Hashing:
+    """A reader that remembers what it gave."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        self._hash.update(data)
+        return data
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"

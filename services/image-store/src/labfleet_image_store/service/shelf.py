@@ -34,7 +34,8 @@ class Shelf:
         """Add an image and give it its names; return its id. Raises InvalidRequestError."""
         image_id = archives.digest_of(config)
         check_config(config, layers)
-        if image_id not in self._library.images():
+        source: str = image_id
+        if not self._is_whole(image_id):
             manifest = new_images.manifest_of(
                 config, image_id, [(layer.digest, layer.size_bytes) for layer in layers]
             )
@@ -45,9 +46,18 @@ class Shelf:
             for layer in layers:
                 files.link(home, layer.digest)
             await self._library.catalogue.put_manifest(home, tag, manifest, "")
+            source = names[0].familiar if names else image_id
         for name in names:
-            await self._library.add_name(image_id, name.familiar)
+            await self._library.add_name(source, name.familiar)
         return image_id
+
+    def _is_whole(self, image_id: str) -> bool:
+        """Whether the caller sees the image, and none of its blobs is damaged."""
+        files = self._library.catalogue.files
+        return any(
+            all(files.has(record.repository, blob) for blob in self._library.blobs(record))
+            for record in self._library.images().get(image_id, ())
+        )
 
 
 def check_config(config: bytes, layers: Sequence[LayerFact]) -> None:
