@@ -30,6 +30,16 @@ MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+_DOCKER = "application/vnd.docker."
+_OCI_TYPES = {
+    f"{_DOCKER}distribution.manifest.v2+json": MANIFEST_TYPES[0],
+    f"{_DOCKER}distribution.manifest.list.v2+json": _OCI_INDEX,
+    f"{_DOCKER}container.image.v1+json": "application/vnd.oci.image.config.v1+json",
+    f"{_DOCKER}image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
+    f"{_DOCKER}image.rootfs.diff.tar.gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
+    f"{_DOCKER}image.rootfs.diff.tar.zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
+}
+"""Docker's names of the same content: readers of layouts know only the OCI's."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,254}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -130,6 +140,29 @@ def references(descriptor: Descriptor, body: bytes) -> list[Descriptor]:
     if not isinstance(rows, list) or len(rows) > MOST_IMAGES:
         raise InvalidRequestError(f"bundle: {descriptor.digest} is no manifest")
     return [_descriptor(row, descriptor.digest) for row in rows]
+
+
+def in_oci_words(
+    descriptor: Descriptor, body: bytes, children: Mapping[str, Descriptor]
+) -> tuple[Descriptor, bytes]:
+    """A manifest as a layout has it, its children replaced; unchanged where it is one already."""
+    document = _object(body, descriptor.digest)
+    kind = _OCI_TYPES.get(descriptor.media_type, descriptor.media_type)
+    for row in (
+        document.get("config"),
+        *document.get("layers", ()),
+        *document.get("manifests", ()),
+    ):
+        if isinstance(row, dict):
+            row["mediaType"] = _OCI_TYPES.get(row["mediaType"], row["mediaType"])
+            child = children.get(row["digest"])
+            if child is not None:
+                row |= {"digest": child.digest, "size": child.size}
+    if document == _object(body, descriptor.digest) and kind == descriptor.media_type:
+        return descriptor, body
+    document["mediaType"] = kind
+    made = json.dumps(document, separators=(",", ":")).encode()
+    return Descriptor(kind, digest_of(made), len(made)), made
 
 
 def signature_text(fingerprint: str, signature: bytes) -> bytes:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from labfleet_cli.bundle_file import BundleReader, BundleWriter, opened
 from labfleet_cli.bundle_keys import BundleKeys
-from labfleet_cli.bundle_layout import INDEX_TYPES, Descriptor, Image, references, split_name
+from labfleet_cli.bundle_layout import (
+    INDEX_TYPES,
+    Descriptor,
+    Image,
+    in_oci_words,
+    references,
+    split_name,
+)
 from labfleet_cli.machine import MachineError
 from labfleet_cli.registry_client import RegistryClient
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
@@ -35,12 +42,9 @@ def export_images(
         images = [_collect(registry, name, found) for name in dict.fromkeys(names)]
         with BundleWriter(path) as bundle:
             bundle.begin(images, keys)
+            for descriptor, body in found.manifests.values():
+                bundle.add_bytes(descriptor, body)
             for repository, descriptor in found.blobs.values():
-                known = found.manifests.get(descriptor.digest)
-                if known is not None:
-                    bundle.add_bytes(known[0], known[1])
-                    continue
-
                 registry.copy_blob(repository, descriptor, partial(bundle.add, descriptor))
     except LabfleetError as exc:
         raise MachineError(exc.message) from exc
@@ -58,8 +62,7 @@ def _collect(registry: RegistryClient, name: str, found: _Collected) -> Image:
     descriptor, body = answer
     if descriptor.media_type in INDEX_TYPES:
         descriptor, body = _of_platform(registry, repository, descriptor, body)
-    _add_manifest(registry, repository, descriptor, body, found)
-    return Image(repository, tag, descriptor)
+    return Image(repository, tag, _add_manifest(registry, repository, descriptor, body, found))
 
 
 def _of_platform(
@@ -83,17 +86,20 @@ def _add_manifest(
     descriptor: Descriptor,
     body: bytes,
     found: _Collected,
-) -> None:
-    found.manifests[descriptor.digest] = (descriptor, body)
-    found.blobs.setdefault(descriptor.digest, (repository, descriptor))
+) -> Descriptor:
+    """Collect a manifest and all below it; return what it is called in the bundle."""
+    children = {}
     for each in references(descriptor, body):
         if each.is_manifest:
             answer = registry.manifest(repository, each.digest)
             if answer is None:
                 raise MachineError(f"{each.digest} of {repository} is not in the fleet's store")
-            _add_manifest(registry, repository, *answer, found)
+            children[each.digest] = _add_manifest(registry, repository, *answer, found)
         else:
             found.blobs.setdefault(each.digest, (repository, each))
+    made, body = in_oci_words(descriptor, body, children)
+    found.manifests[made.digest] = (made, body)
+    return made
 
 
 def import_images(
