@@ -19,7 +19,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.loop import Loop, Process
 
 from labfleet_chassis import bus as chassis_bus
-from labfleet_chassis import logs, mirror, store
+from labfleet_chassis import logs, mirror
 from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import SystemClock
 from labfleet_chassis.mirror import Mirror
@@ -29,6 +29,9 @@ from labfleet_proto.buckets import BucketDef
 from labfleet_proto.errors import ConflictError, StaleError, UnavailableError
 from labfleet_proto.message import Message
 
+_LIVES = 400
+_LARGE = 9**3500
+"""Some kilobytes: the server's files become several blocks."""
 _LIMIT_S = 20.0
 _BRIEF_TTL_S = 1
 
@@ -384,25 +387,44 @@ async def test_a_key_with_one_writer_is_written_without_comparing(notes: Notes) 
 
 
 @pytest.mark.integration
-async def test_what_was_deleted_stays_deleted_when_the_marker_is_gone_and_the_server_dies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "_MARKER_TTL_S", 1.0)
+async def test_what_was_deleted_stays_deleted_however_often_the_server_dies(tmp_path: Path) -> None:
     async with _real(tmp_path, NOTES) as notes:
-        await notes.create("stays", 1)
-        for number in range(20):
-            revision = await notes.create(f"key{number}", 1)
-            revision = await notes.update(f"key{number}", 2, revision)
-            await notes.put(f"key{number}", 3)
-            await notes.delete(f"key{number}")
-            await notes.create(f"again{number}", 1)
-            await notes.delete(f"again{number}")
-        async with asyncio.timeout(_LIMIT_S):
-            while await notes.messages() > 1:
-                await asyncio.sleep(0.05)
-        for _ in range(2):
+        lives = asyncio.Semaphore(10)
+
+        async def life(number: int) -> None:
+            async with lives:
+                revision = await notes.create(f"key{number}", _LARGE)
+                for _ in range(5):
+                    revision = await notes.update(f"key{number}", _LARGE, revision)
+                if number % 20:
+                    await notes.delete(f"key{number}", revision)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(_LIVES):
+                tasks.create_task(life(number))
+        wanted = {f"key{number}": _LARGE for number in range(0, _LIVES, 20)}
+        for number in range(4):
+            kept = await notes.messages()
             await notes.crash()
-            assert await notes.numbers() == {"stays": 1}
+            assert await notes.messages() == kept
+            assert await notes.numbers() == wanted
+            await notes.create(f"new{number}", number)
+            wanted[f"new{number}"] = number
+
+
+@pytest.mark.integration
+async def test_a_bucket_of_an_older_release_keeps_its_newest_values_only(tmp_path: Path) -> None:
+    async with _real(tmp_path, NOTES) as notes:
+        js = notes._bus._js
+        config = (await js.stream_info("KV_notes")).config
+        config.max_msgs_per_subject = 8
+        await js.update_stream(config)
+        await notes.put("a", 1)
+        await notes.put("a", 2)
+        assert await notes.messages() == 2
+        await notes._bus.bucket(NOTES)
+        assert await notes.messages() == 1
+        assert await notes.numbers() == {"a": 2}
 
 
 # -- revisions

@@ -3,10 +3,12 @@
 Facts that shape this module (nats-server 2.15, nats-py 2.16): decide only by compare-and-set on the
 revision that was read; reads are not read-your-writes.
 
-A server that is killed rebuilds its streams from files, in which only an explicit removal is written
-down, not one by a stream's limit: once the marker of a deletion has expired, an older value that a
-limit took away would be there again (nats-server issue 8505). So every write of a value that does
-not expire rolls its key up, which removes the older ones explicitly, and the limit is never reached.
+A server that is killed rebuilds its streams from files, and forgets explicit removals when it is
+killed again soon after (seen with 2.11 to 2.15): what a rollup, a purge or an expired marker had
+taken away would be there again. What it never forgets is that of one key only the newest message
+counts. So a deletion is a message like any other, an empty one that stays; nothing is ever removed
+but by that rule, or by the age that a whole bucket has. `labfleet_cli.compaction` writes a memory
+that consists mostly of deletions anew, while nobody uses it (ADR 0016).
 """
 
 import asyncio
@@ -19,7 +21,7 @@ from typing import Generic, TypeVar
 import nats.errors
 import nats.js.errors
 from nats.js import JetStreamContext, api
-from nats.js.kv import KV_PURGE, KeyValue
+from nats.js.kv import KV_DEL, KeyValue
 
 from labfleet_chassis.metrics import STORE_WRITE_DURATION
 from labfleet_chassis.watching import FirstPass, is_gone, next_change
@@ -29,11 +31,8 @@ from labfleet_proto.message import Message
 
 M = TypeVar("M", bound=Message)
 
-_MARKER_TTL_S = 300.0
-_HISTORY = 8
-"""More than one: with one the limit would remove the older value before the rollup does. More than
-two: a server that is killed between a write and its rollup leaves one value more."""
-_ROLLUP = {"Nats-Rollup": "sub"}
+_HISTORY = 1
+_GONE_KEPT = 4096
 _WRONG_LAST_SEQUENCE = (10071, 10164)
 _TICK_S = 0.5
 
@@ -71,6 +70,8 @@ class Bucket(Generic[M]):
         self._kv = kv
         self._js = js
         self.definition = definition
+        self._gone: dict[str, int] = {}
+        """Revisions of deletions made here: who creates such a key anew need not ask for it."""
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -110,7 +111,7 @@ class Bucket(Generic[M]):
         try:
             with self._writing(f"create {key}"):
                 try:
-                    return await self._publish(key, data, revision=0)
+                    return await self._publish(key, data, revision=self._gone.pop(key, 0))
                 except nats.js.errors.KeyWrongLastSequenceError:
                     gone = await self._gone_at(key)
                     if gone is None:
@@ -120,7 +121,7 @@ class Bucket(Generic[M]):
             raise ExistsError(f"create {key} in {self.definition.name}: it exists") from exc
 
     async def _gone_at(self, key: str) -> int | None:
-        """Revision of the marker of a deleted key, 0 if that is gone too; None if it has a value."""
+        """Revision of a key's deletion, 0 if it never was there; None if it has a value."""
         try:
             await self._kv.get(key)
         except nats.js.errors.KeyNotFoundError as exc:
@@ -140,27 +141,26 @@ class Bucket(Generic[M]):
     async def delete(self, key: str, revision: int | None = None) -> None:
         """Delete a key, if `revision` is given only at that revision; absent is success.
 
-        The marker that tells watchers goes by itself after five minutes.
         Raises StaleError, UnavailableError.
         """
         with self._writing(f"delete {key}"):
-            await self._publish(key, b"", revision=revision, is_deletion=True)
+            gone_at = await self._publish(key, b"", revision=revision, is_deletion=True)
+        if len(self._gone) >= _GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
+        self._gone[key] = gone_at
 
     async def _publish(
         self, key: str, data: bytes, *, revision: int | None = None, is_deletion: bool = False
     ) -> int:
-        """Write a value or a marker; return its revision once it is durable."""
-        headers = {} if self.definition.ttl_s else dict(_ROLLUP)
-        if is_deletion:
-            headers |= {"KV-Operation": KV_PURGE, **_ROLLUP}
+        """Write a value or a deletion; return its revision once it is durable."""
+        headers = {"KV-Operation": KV_DEL} if is_deletion else {}
         if revision is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         try:
             done = await self._js.publish(
                 f"$KV.{self.definition.name}.{key}",
                 data,
-                headers=headers,
-                msg_ttl=_MARKER_TTL_S if is_deletion else None,
+                headers=headers or None,
             )
         except nats.js.errors.APIError as exc:
             if exc.err_code in _WRONG_LAST_SEQUENCE:
@@ -210,7 +210,7 @@ async def open_bucket(js: JetStreamContext, definition: BucketDef[M]) -> Bucket[
     """Open the bucket, making it if it is not there. Raises UnavailableError."""
     config = api.KeyValueConfig(
         bucket=definition.name,
-        history=1 if definition.ttl_s else _HISTORY,
+        history=_HISTORY,
         ttl=definition.ttl_s or None,
         storage=api.StorageType.FILE,
         direct=True,
@@ -218,6 +218,17 @@ async def open_bucket(js: JetStreamContext, definition: BucketDef[M]) -> Bucket[
     with translated(f"open bucket {definition.name}"):
         try:
             kv = await js.key_value(definition.name)
+            await _keep_newest_only(js, kv)
         except nats.js.errors.NotFoundError:
             kv = await js.create_key_value(config)
     return Bucket(kv, js, definition)
+
+
+async def _keep_newest_only(js: JetStreamContext, kv: KeyValue) -> None:
+    """Bring a bucket that an older Labfleet made to the rule of this one."""
+    status = await kv.status()
+    if status.history == _HISTORY:
+        return
+    config = status.stream_info.config
+    config.max_msgs_per_subject = _HISTORY
+    await js.update_stream(config)
