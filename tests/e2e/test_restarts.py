@@ -3,11 +3,10 @@
 import contextlib
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.farm.fleet import Fleet, running_fleet, until, until_clean
+from tests.farm.fleet import Fleet, until, until_clean
 
 from labfleet_proto.buckets import LEADERS
 
@@ -23,13 +22,6 @@ SERVICES = (
     "runtime-agent-host2",
     "nats",
 )
-
-
-@pytest.fixture(scope="module")
-def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A fleet of this module's own, whose store is young: see `docs/progress.md` on nats-server."""
-    with running_fleet(tmp_path_factory.mktemp("restarts"), hosts=3, suffix="-restarts") as fleet:
-        yield fleet
 
 
 def _facts(fleet: Fleet, names: list[str]) -> dict[str, tuple[int, str]]:

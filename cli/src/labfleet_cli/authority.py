@@ -2,7 +2,6 @@
 
 import hashlib
 import ipaddress
-import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from labfleet_cli.durable_files import write_durably
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=397)
@@ -56,8 +57,10 @@ class Authority:
             .add_extension(_usage(signs_certificates=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        _write(self._dir / "ca-key.pem", _pem(key))  # the certificate comes last: it says "made"
-        _write(self._dir / "ca.pem", signed.public_bytes(serialization.Encoding.PEM))
+        write_durably(
+            self._dir / "ca-key.pem", _pem(key)
+        )  # the certificate comes last: it says "made"
+        write_durably(self._dir / "ca.pem", signed.public_bytes(serialization.Encoding.PEM))
 
     def ensure_server(self, names: Iterable[str]) -> bool:
         """Have a certificate for these names and addresses; False if it was there and stays."""
@@ -70,8 +73,8 @@ class Authority:
                 return False
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in wanted])
         issued = self._issue("Labfleet", SERVER_LIFE, ExtendedKeyUsageOID.SERVER_AUTH, alternatives)
-        _write(self._dir / "server-key.pem", issued.key)
-        _write(path, issued.certificate)
+        write_durably(self._dir / "server-key.pem", issued.key)
+        write_durably(path, issued.certificate)
         return True
 
     def client(self, tenant: str, life: timedelta) -> Issued:
@@ -165,20 +168,9 @@ def _names_in(certificate: x509.Certificate) -> list[str]:
     return [*found.get_values_for_type(x509.DNSName), *addresses]
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write whole or not at all, for root only."""
-    aside = path.with_name(f".{path.name}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
 def write_client(directory: Path, ca: bytes, issued: Issued) -> None:
     """Write `ca.pem`, `cert.pem`, `key.pem`, as `DOCKER_CERT_PATH` has them."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write(directory / "ca.pem", ca)
-    _write(directory / "key.pem", issued.key)
-    _write(directory / "cert.pem", issued.certificate)
+    write_durably(directory / "ca.pem", ca)
+    write_durably(directory / "key.pem", issued.key)
+    write_durably(directory / "cert.pem", issued.certificate)

@@ -23,6 +23,8 @@ from labfleet_chassis import logs
 from labfleet_chassis.clock import SystemClock
 from labfleet_cli import machine
 from labfleet_cli.authority import Authority
+from labfleet_cli.compaction import compact_if_large
+from labfleet_cli.durable_files import write_durably
 from labfleet_cli.fleet_places import (
     free_place,
     near_underlays,
@@ -147,12 +149,14 @@ def start(plan: FleetPlan, say: Say) -> bool:
         for directory in (plan.state_dir / "nats", plan.state_dir / "log"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         plan.state_dir.chmod(0o711)
-        _write(plan.state_dir / "fleet.json", json.dumps(asdict(plan.choices), indent=1))
-        _write(plan.state_dir / "nats.conf", plan.nats_config())
+        stored = json.dumps(asdict(plan.choices), indent=1)
+        write_durably(plan.state_dir / "fleet.json", stored.encode())
+        write_durably(plan.state_dir / "nats.conf", plan.nats_config().encode())
+        compact_if_large(plan)
         path = plan.run_dir / "plan.json"
         if plan.choices.tls and Authority(plan.tls_dir).ensure_server(_server_names(plan)):
             say(f"made a certificate for the api in {plan.tls_dir}")
-        _write(path, json.dumps([asdict(child) for child in plan.children()]))
+        write_durably(path, json.dumps([asdict(child) for child in plan.children()]).encode())
         (plan.run_dir / "supervisor.pid").unlink(missing_ok=True)
         say(f"starting {len(plan.children())} processes")
         with (plan.state_dir / "log" / "supervisor.log").open("ab") as log:
@@ -170,7 +174,7 @@ def start(plan: FleetPlan, say: Say) -> bool:
                 start_new_session=True,
                 cwd="/",
             )
-        _write(digest, _digest(plan))
+        write_durably(digest, _digest(plan).encode())
     return True
 
 
@@ -179,16 +183,6 @@ def _server_names(plan: FleetPlan) -> list[str]:
     address = ipaddress.ip_address(split_listener(plan.choices.tls)[0])
     own = [] if address.is_unspecified else [str(address)]
     return [*own, plan.gateway, *plan.choices.tls_names]
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def _check_ports(plan: FleetPlan) -> None:
