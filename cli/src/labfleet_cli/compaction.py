@@ -17,6 +17,7 @@ from pathlib import Path
 import nats
 import nats.errors
 import nats.js.errors
+from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 from nats.js.kv import KV_DEL, KV_PURGE
 
@@ -62,7 +63,7 @@ async def _work(plan: FleetPlan, aside: Path) -> None:
             await client.close()
 
 
-async def _connected(url: str, token: str) -> nats.NATS:
+async def _connected(url: str, token: str) -> Client:
     """Connect as soon as the server takes clients and has read its files."""
     end_s = time.monotonic() + _LIMIT_S
     while True:
