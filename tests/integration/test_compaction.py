@@ -8,12 +8,11 @@ import pytest
 from tests.farm.nats import NatsServer
 
 from labfleet_chassis import bus as chassis_bus
-from labfleet_chassis import logs
+from labfleet_chassis import compaction, logs
 from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import SystemClock
+from labfleet_chassis.compaction import compact
 from labfleet_chassis.store import Bucket
-from labfleet_cli import compaction
-from labfleet_cli.compaction import compact
 from labfleet_proto.buckets import BucketDef
 from labfleet_proto.message import Message
 
@@ -101,3 +100,10 @@ async def test_a_compaction_that_was_cut_off_is_finished(
 
 async def _cut_off(*_: object) -> None:
     raise ConnectionError("cut off")
+
+
+async def test_a_server_that_just_starts_is_waited_for(tmp_path: Path) -> None:
+    async with _memory(tmp_path) as bus:
+        await _fill(bus, _MANY)
+        url = bus._client.connected_url.geturl()
+        assert await compaction.compact_at(url, "", tmp_path / "aside", _MANY) == ["notes"]

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from labfleet_cli.durable_files import write_durably
+from labfleet_chassis.durable_files import write_durably
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=397)

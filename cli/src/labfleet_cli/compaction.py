@@ -1,36 +1,17 @@
-"""Write the fleet's memory anew when it consists mostly of deletions.
-
-A deletion stays in its bucket as an empty message (ADR 0016). After some hundred thousand of them
-the services would take seconds to read a bucket when they start. So before they start the values are
-put aside in a file, the stream is deleted as a whole and made again from the file. Whoever dies on the
-way finds the file at the next start and begins there.
-"""
+"""Compaction of the fleet's memory before its processes start (`labfleet_chassis.compaction`)."""
 
 import asyncio
-import base64
-import contextlib
-import json
 import subprocess
-import time
-from pathlib import Path
 
-import nats
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
-from nats.js import JetStreamContext, api
-from nats.js.kv import KV_DEL, KV_PURGE
-
-from labfleet_cli.durable_files import remove_durably, write_durably
+from labfleet_chassis.compaction import compact_at
 from labfleet_cli.fleet_plan import FleetPlan
 from labfleet_cli.machine import MachineError
+from labfleet_proto.errors import LabfleetError
 
-MANY_MESSAGES = 100_000
+_MANY_MESSAGES = 100_000
 """A bucket of so many messages is looked at; a service reads them in about three seconds."""
 _WORTH_A_LOOK_BYTES = 16 << 20
 """Below this the server's files cannot hold many messages: a deletion takes about 150 bytes."""
-_LIMIT_S = 120.0
-_PREFIX = "KV_"
 
 
 def compact_if_large(plan: FleetPlan) -> None:
@@ -46,89 +27,9 @@ def compact_if_large(plan: FleetPlan) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        asyncio.run(_work(plan, aside))
-    except (OSError, TimeoutError, nats.errors.Error, nats.js.errors.Error) as exc:
-        raise MachineError(f"compaction of {plan.state_dir / 'nats'}: {exc!r}") from exc
+        asyncio.run(compact_at(plan.nats_url, plan.choices.nats_token, aside, _MANY_MESSAGES))
+    except (OSError, LabfleetError) as exc:
+        raise MachineError(f"compaction of {plan.state_dir / 'nats'}: {exc}") from exc
     finally:
         server.terminate()
         server.wait()
-
-
-async def _work(plan: FleetPlan, aside: Path) -> None:
-    async with asyncio.timeout(_LIMIT_S):
-        client = await _connected(plan.nats_url, plan.choices.nats_token)
-        try:
-            await compact(client.jetstream(timeout=_LIMIT_S), aside, MANY_MESSAGES)
-        finally:
-            await client.close()
-
-
-async def _connected(url: str, token: str) -> Client:
-    """Connect as soon as the server takes clients and has read its files."""
-    end_s = time.monotonic() + _LIMIT_S
-    while True:
-        try:
-            client = await nats.connect(url, token=token, allow_reconnect=False)
-            await client.jetstream().account_info()
-        except (OSError, nats.errors.Error, nats.js.errors.Error):
-            if time.monotonic() > end_s:
-                raise
-            await asyncio.sleep(0.05)
-        else:
-            return client
-
-
-async def compact(js: JetStreamContext, aside: Path, many: int) -> list[str]:
-    """Write anew the buckets of `many` messages that are mostly deletions; return their names.
-
-    `aside` is a directory for the values meanwhile; what an earlier call left there is finished
-    first. Nobody else may use the memory.
-    """
-    aside.mkdir(exist_ok=True, mode=0o700)
-    for file in sorted(aside.glob("*.json")):
-        await _restore(js, file)
-    compacted = []
-    for stream in await js.streams_info():
-        name = stream.config.name or ""
-        if not name.startswith(_PREFIX) or stream.config.max_age or stream.state.messages < many:
-            continue
-        values = await _values(js, name.removeprefix(_PREFIX))
-        if 2 * len(values) > stream.state.messages:
-            continue
-        file = aside / f"{name}.json"
-        saved = {
-            "config": stream.config.as_dict() | {"first_seq": stream.state.last_seq + 1},
-            "values": {key: base64.b64encode(value).decode() for key, value in values.items()},
-        }
-        write_durably(file, json.dumps(saved).encode())
-        await _restore(js, file)
-        compacted.append(name.removeprefix(_PREFIX))
-    aside.rmdir()
-    return compacted
-
-
-async def _values(js: JetStreamContext, bucket: str) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    watcher = await (await js.key_value(bucket)).watchall()
-    async for entry in watcher:
-        if entry is None:
-            break
-        if entry.operation in (KV_DEL, KV_PURGE) or not entry.value:
-            found.pop(entry.key, None)
-        else:
-            found[entry.key] = entry.value
-    await watcher.stop()  # type: ignore[no-untyped-call]
-    return found
-
-
-async def _restore(js: JetStreamContext, file: Path) -> None:
-    """Make the stream that the file tells of from it alone, then remove the file."""
-    saved = json.loads(file.read_text())
-    config = api.StreamConfig.from_response(saved["config"])
-    name = config.name or ""
-    with contextlib.suppress(nats.js.errors.NotFoundError):  # whoever left the file came this far
-        await js.delete_stream(name)
-    await js.add_stream(config)
-    for key, value in saved["values"].items():
-        await js.publish(f"$KV.{name.removeprefix(_PREFIX)}.{key}", base64.b64decode(value))
-    remove_durably(file)

@@ -21,10 +21,10 @@ import structlog
 from labfleet_chassis import bus as bus_module
 from labfleet_chassis import logs
 from labfleet_chassis.clock import SystemClock
+from labfleet_chassis.durable_files import write_durably
 from labfleet_cli import machine
 from labfleet_cli.authority import Authority
 from labfleet_cli.compaction import compact_if_large
-from labfleet_cli.durable_files import write_durably
 from labfleet_cli.fleet_places import (
     free_place,
     near_underlays,

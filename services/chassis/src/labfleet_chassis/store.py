@@ -7,7 +7,7 @@ A server that is killed rebuilds its streams from files, and forgets explicit re
 killed again soon after (seen with 2.11 to 2.15): what a rollup, a purge or an expired marker had
 taken away would be there again. What it never forgets is that of one key only the newest message
 counts. So a deletion is a message like any other, an empty one that stays; nothing is ever removed
-but by that rule, or by the age that a whole bucket has. `labfleet_cli.compaction` writes a memory
+but by that rule, or by the age that a whole bucket has. `labfleet_chassis.compaction` writes a memory
 that consists mostly of deletions anew, while nobody uses it (ADR 0016).
 """
 
