@@ -58,6 +58,9 @@ class BundleReader:
             raise InvalidRequestError(f"bundle: it is no tar of an image layout: {exc}") from exc
         if LAYOUT not in self._members:
             raise InvalidRequestError(f"bundle: it is no image layout: there is no {LAYOUT}")
+        self._index = self._small(
+            INDEX, MOST_MANIFEST_BYTES
+        )  # once: what was signed is what is used
 
     def _take(self, member: tarfile.TarInfo) -> None:
         if member.isdir():
@@ -81,7 +84,7 @@ class BundleReader:
         fingerprint, signature = parse_signature(self._small(SIGNATURE, _MOST_SMALL_BYTES))
         for key in keys:
             if key.fingerprint == fingerprint:
-                if not key.has_signed(signature, self._small(INDEX, MOST_MANIFEST_BYTES)):
+                if not key.has_signed(signature, self._index):
                     raise InvalidRequestError(
                         f"bundle: its index is not what {key.name} ({fingerprint[:16]}) signed"
                     )
@@ -97,7 +100,7 @@ class BundleReader:
     def check(self) -> Contents:
         """Read and hash everything that the index leads to. Raises InvalidRequestError."""
         self._small(LAYOUT, _MOST_SMALL_BYTES)
-        images = images_of(self._small(INDEX, MOST_MANIFEST_BYTES))
+        images = images_of(self._index)
         found: dict[tuple[str, str], tuple[str, Descriptor]] = {}
         checked: dict[str, int] = {}
         for image in images:

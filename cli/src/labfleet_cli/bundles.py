@@ -114,14 +114,18 @@ def import_images(
         with opened(path) as bundle:
             _check_signature(bundle, path, keys, tell, allow_unsigned=allow_unsigned)
             contents = bundle.check()
+            known_in: dict[str, str] = {}
             for repository, descriptor in contents.blobs:
                 if descriptor.is_manifest:
                     body = bundle.manifest(descriptor)
                     registry.push_manifest(
                         repository, descriptor.digest, descriptor.media_type, body
                     )
-                elif registry.push_blob(repository, descriptor, bundle.chunks(descriptor)):
+                    continue
+                chunks, known = bundle.chunks(descriptor), known_in.get(descriptor.digest, "")
+                if registry.push_blob(repository, descriptor, chunks, known):
                     tell(f"{descriptor.digest[7:19]}: {descriptor.size >> 10} KiB pushed")
+                known_in[descriptor.digest] = repository
             for image in contents.images:
                 body = bundle.manifest(image.manifest)
                 kind = image.manifest.media_type

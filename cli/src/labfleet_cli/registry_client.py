@@ -57,12 +57,17 @@ class RegistryClient:
             if source.size != wanted.size or f"sha256:{source.sha256.hexdigest()}" != wanted.digest:
                 raise MachineError(f"the store's blob {wanted.digest} has other bytes")
 
-    def push_blob(self, repository: str, descriptor: Descriptor, chunks: Iterable[bytes]) -> bool:
-        """Push a blob unless it is there; whether it was pushed."""
+    def push_blob(
+        self, repository: str, descriptor: Descriptor, chunks: Iterable[bytes], known_in: str = ""
+    ) -> bool:
+        """Push a blob unless it is there, or in the repository `known_in`; whether it was pushed."""
         if self._client.head(f"{repository}/blobs/{descriptor.digest}").status_code == 200:
             return False
-        begun = self._client.post(f"{repository}/blobs/uploads/")
+        mount = {"mount": descriptor.digest, "from": known_in} if known_in else {}
+        begun = self._client.post(f"{repository}/blobs/uploads/", params=mount)
         _check(begun, f"push to {repository}")
+        if begun.status_code == 201:
+            return False
         place = urlsplit(begun.headers["location"])
         answer = self._client.put(
             self._client.base_url.copy_with(path=place.path),
