@@ -14,7 +14,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(240))
+            has_limit = item.get_closest_marker("timeout") is not None
+            if not has_limit:  # an item's own would go before its module's
+                item.add_marker(pytest.mark.timeout(240))
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="a fleet needs root"))
 
