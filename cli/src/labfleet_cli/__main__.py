@@ -30,6 +30,7 @@ from labfleet_cli.machine import MachineError
 from labfleet_cli.memory import everyone
 from labfleet_cli.mirror_commands import mirror_app
 from labfleet_cli.options import FleetName, require_plan
+from labfleet_cli.pre_pull import pre_pull
 from labfleet_cli.scrub_command import scrub
 from labfleet_cli.tenant_commands import tenant_app, token_app
 from labfleet_proto.health import Pong
@@ -37,6 +38,7 @@ from labfleet_proto.health import Pong
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 image_app = typer.Typer(no_args_is_help=True, help="Images of the fleet's own store.")
 image_app.add_typer(bundle_app)
+image_app.command("pre-pull")(pre_pull)
 app.add_typer(image_app, name="image")
 app.add_typer(mirror_app, name="mirror")
 app.add_typer(tenant_app, name="tenant")

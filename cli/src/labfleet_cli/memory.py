@@ -27,13 +27,13 @@ def with_tenancy(plan: FleetPlan, work: Callable[[Tenancy], Awaitable[R]]) -> R:
     return with_bus(plan, lambda bus: work(Tenancy(bus)))
 
 
-def with_bus(plan: FleetPlan, work: Callable[[Bus], Awaitable[R]]) -> R:
+def with_bus(plan: FleetPlan, work: Callable[[Bus], Awaitable[R]], limit_s: float = _LIMIT_S) -> R:
     """Do something in the fleet's memory. Raises MachineError with the reason."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
     async def connected() -> R | LabfleetError:
         async with (
-            asyncio.timeout(_LIMIT_S),
+            asyncio.timeout(limit_s),
             bus_module.connect(
                 plan.nats_url,
                 plan.choices.nats_token,
@@ -52,7 +52,7 @@ def with_bus(plan: FleetPlan, work: Callable[[Bus], Awaitable[R]]) -> R:
     try:
         outcome = asyncio.run(connected())
     except TimeoutError as exc:
-        raise MachineError(f"the fleet's memory did not answer in {_LIMIT_S:g} s") from exc
+        raise MachineError(f"the fleet's memory did not answer in {limit_s:g} s") from exc
     if isinstance(outcome, LabfleetError):
         raise MachineError(outcome.message) from outcome
     return outcome

@@ -9,6 +9,7 @@ from labfleet_proto.host_policies import HostPolicy
 from labfleet_proto.hosts import HostRecord, Lease
 from labfleet_proto.ids import ContainerId, Digest, HostId, NetworkId, TenantId
 from labfleet_proto.images import ManifestRecord, TagRecord
+from labfleet_proto.layers import LayerCopy
 from labfleet_proto.message import Message
 from labfleet_proto.networks import AddressRecord, NetworkNameRecord, NetworkRecord, SubnetClaim
 from labfleet_proto.tenants import CertificateRecord, TenantRecord, TokenRecord
@@ -40,6 +41,7 @@ ADDRESSES = BucketDef("addresses", AddressRecord)
 VOLUMES = BucketDef("volumes", VolumeRecord)
 TAGS = BucketDef("tags", TagRecord)
 MANIFESTS = BucketDef("manifests", ManifestRecord)
+LAYER_COPIES = BucketDef("layer_copies", LayerCopy)
 TENANTS = BucketDef("tenants", TenantRecord)
 TOKENS = BucketDef("tokens", TokenRecord)
 CERTIFICATES = BucketDef("certificates", CertificateRecord)
@@ -83,6 +85,11 @@ def tag_key(repository: str, tag: str) -> str:
 def manifest_key(repository: str, digest: Digest) -> str:
     """Key in `manifests`: `<repository>.<hex digest>`."""
     return f"{_escaped(repository)}.{digest.removeprefix('sha256:')}"
+
+
+def layer_copy_key(digest: Digest, host: HostId) -> str:
+    """Key in `layer_copies`: `<hex digest>.<host>`."""
+    return f"{digest.removeprefix('sha256:')}.{host}"
 
 
 def _escaped(repository: str) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field
 from labfleet_proto.builds import BuildImage
 from labfleet_proto.ids import ContainerId, ExecId, HostId, TenantId
 from labfleet_proto.image_streams import AddImage, LoadImages, PullImage, SaveImages
+from labfleet_proto.layers import ReadBlob
 from labfleet_proto.message import Message
 
 
@@ -169,7 +170,8 @@ StreamRequest = Annotated[
     | LoadImages
     | PullImage
     | AddImage
-    | BuildImage,
+    | BuildImage
+    | ReadBlob,
     Field(discriminator="op"),
 ]
 

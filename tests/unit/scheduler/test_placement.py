@@ -100,6 +100,44 @@ def test_the_choice_is_explained() -> None:
     )
 
 
+# -- bytes of the image that are missing
+
+
+def test_among_equals_the_host_that_has_the_image_is_taken() -> None:
+    hosts = [host(f"h{number}", missing_bytes=1000) for number in range(5)]
+    hosts.append(host("has", missing_bytes=0))
+    for number in range(20):
+        assert best(place(request(number), hosts)) == "has"
+        assert best(place(request(number), hosts, "pack")) == "has"
+
+
+def test_a_gib_to_fetch_counts_as_a_tenth_of_load() -> None:
+    lacks = host("lacks", missing_bytes=GIB)
+    a_little = host("little", Resources(memory_bytes=7 * GIB // 10))  # 8.75 %
+    more = host("more", NEED)  # 12.5 %
+    assert best(place(request(), [lacks, a_little])) == "little"
+    assert best(place(request(), [lacks, more])) == "lacks"
+
+
+def test_a_huge_image_counts_as_a_fifth_of_load_at_most() -> None:
+    lacks = host("lacks", missing_bytes=50 * GIB)
+    assert best(place(request(), [lacks, HALF])) == "lacks"
+    assert best(place(request(), [lacks, host("busy", NEED)])) == "busy"
+
+
+def test_the_image_never_makes_an_unfit_host_fit() -> None:
+    assert best(place(request(), [host("lacks", missing_bytes=GIB), FULL])) == "lacks"
+
+
+def test_a_choice_for_the_image_is_explained() -> None:
+    hosts = [host("has", NEED), host("lacks", missing_bytes=2 * GIB)]
+    outcome = place(request(), hosts)
+    assert isinstance(outcome, Placed)
+    assert outcome.reason == (
+        "spread: has at 25% load with 0 B of the image to fetch, best of 2 that fit"
+    )
+
+
 # -- filters
 
 
@@ -254,6 +292,7 @@ fleets = st.lists(
         is_alive=st.booleans(),
         is_drained=st.booleans(),
         taken_ports=port_sets,
+        missing_bytes=few.map(lambda number: number * GIB),
     ),
     max_size=6,
     unique_by=lambda each: each.id,

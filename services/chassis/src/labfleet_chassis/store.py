@@ -194,11 +194,36 @@ class Bucket(Generic[M]):
                 is_over = sync.take(change)
         return found
 
+    async def entries(self, keys: str, revision: int = 0) -> list[Entry[M]]:
+        """Read the keys of a pattern such as `token.*`, in the order of their newest writes.
+
+        With `revision`, that of a write to one of them, all that was written before it is seen.
+        Raises UnavailableError.
+        """
+        found: dict[str, Entry[M]] = {}
+        sync = FirstPass(revision)
+        is_over = False
+        async with self.watch(keys) as watcher:
+            while not is_over:
+                try:
+                    async with asyncio.timeout(_TICK_S):
+                        change = await next_change(watcher)
+                except TimeoutError:
+                    is_over = sync.is_marked
+                    continue
+                if change is not None:
+                    found.pop(change.key, None)
+                    if change.value and not is_gone(change):
+                        value = self.definition.model.model_validate_json(change.value)
+                        found[change.key] = Entry(change.key, value, change.revision or 0)
+                is_over = sync.take(change)
+        return list(found.values())
+
     @contextlib.asynccontextmanager
-    async def watch(self) -> AsyncIterator[KeyValue.KeyWatcher]:
-        """Watch all keys; for `Mirror`. Raises UnavailableError."""
+    async def watch(self, keys: str = ">") -> AsyncIterator[KeyValue.KeyWatcher]:
+        """Watch all keys, or those of a pattern; for `Mirror`. Raises UnavailableError."""
         with translated(f"watch {self.definition.name}"):
-            watcher = await self._kv.watchall()
+            watcher = await self._kv.watch(keys)
         try:
             yield watcher
         finally:

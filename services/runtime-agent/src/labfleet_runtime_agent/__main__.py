@@ -6,18 +6,23 @@ from pathlib import Path
 from labfleet_chassis.data_port import DataPort
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_proto import placement, runtime
-from labfleet_proto.buckets import CONTAINERS, HOSTS, LEASES, OBSERVED
+from labfleet_proto.buckets import CONTAINERS, HOSTS, LAYER_COPIES, LEASES, OBSERVED
 from labfleet_proto.builds import BUILD_CACHE, PRUNE_BUILDS
 from labfleet_proto.hosts import HostRecord
 from labfleet_proto.ids import HostId
 from labfleet_proto.jobs import Job
+from labfleet_proto.layers import FETCH_LAYERS
 from labfleet_proto.message import Nothing
 from labfleet_proto.resources import Resources
 from labfleet_runtime_agent.adapters import cgroups, host_facts, orphans, processes
+from labfleet_runtime_agent.adapters.blob_cache import BlobCache
 from labfleet_runtime_agent.adapters.conmon import Runtime, sealed_copy
 from labfleet_runtime_agent.adapters.group_lock import GroupLock, own_group
+from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
+from labfleet_runtime_agent.adapters.layer_download import LayerDownload, StoreBlobs
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.ledger import Ledger
+from labfleet_runtime_agent.adapters.peers import Fleet, Peers
 from labfleet_runtime_agent.adapters.snapshots import Snapshots
 from labfleet_runtime_agent.adapters.volume_store import VolumeStore
 from labfleet_runtime_agent.core.uid_slots import UidSlots
@@ -26,11 +31,14 @@ from labfleet_runtime_agent.service import readiness, rotation
 from labfleet_runtime_agent.service.admission import Admission
 from labfleet_runtime_agent.service.agent import Agent
 from labfleet_runtime_agent.service.builds import Builds
+from labfleet_runtime_agent.service.eviction import Eviction
+from labfleet_runtime_agent.service.fetching_ahead import FetchingAhead
 from labfleet_runtime_agent.service.presence import Epoch, publish_host, renew_lease
 from labfleet_runtime_agent.service.publisher import Publisher
 from labfleet_runtime_agent.service.sizes import Sizes
 from labfleet_runtime_agent.service.streams import Streams
 from labfleet_runtime_agent.service.tools import Files, Tools
+from labfleet_runtime_agent.service.uploads import Uploads
 from labfleet_runtime_agent.settings import Settings
 
 _STARTS_PER_CORE = 2
@@ -50,7 +58,27 @@ def capacity_of(settings: Settings) -> Resources:
     )
 
 
-async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Tools:
+async def build_layers(chassis: Chassis, settings: Settings, copies: LayerCopies) -> LayerStore:
+    """Make the store of layers and its sources."""
+    host, log = HostId(settings.host), chassis.log
+    fleet = Fleet(
+        me=host,
+        hosts=await chassis.bus.bucket(HOSTS),
+        leases=await chassis.bus.bucket(LEASES),
+        key=bytes.fromhex(settings.data_key.get_secret_value()),
+        clock=chassis.clock,
+    )
+    store = StoreBlobs(settings.registry_url, settings.fleet_secret.get_secret_value())
+    peers = Peers(fleet, copies, settings.peer_silence_s, log)
+    blobs = BlobCache(settings.state_dir, settings.blob_cache_bytes, processes.boot_id())
+    return LayerStore(
+        settings.state_dir, LayerDownload(store, peers, log), blobs, copies, log, host
+    )
+
+
+async def build_tools(
+    chassis: Chassis, settings: Settings, host: HostId, copies: LayerCopies
+) -> Tools:
     """Make everything the workers act through."""
     for path in (settings.state_dir, settings.run_dir):
         path.mkdir(parents=True, exist_ok=True)
@@ -69,12 +97,7 @@ async def build_tools(chassis: Chassis, settings: Settings, host: HostId) -> Too
         cgroups=cgroups.detect(settings.cgroup_parent),
         group_lock=GroupLock(own_group()),
         files=Files(
-            LayerStore(
-                settings.state_dir,
-                settings.registry_url,
-                settings.fleet_secret.get_secret_value(),
-                chassis.log,
-            ),
+            await build_layers(chassis, settings, copies),
             Snapshots(settings.state_dir, settings.run_dir),
             UidSlots(settings.uid_base, settings.uid_slots),
             VolumeStore(settings.state_dir),
@@ -113,7 +136,10 @@ async def serve_jobs(chassis: Chassis, agent: Agent, streams: Streams, host: Hos
 async def run(chassis: Chassis, settings: Settings) -> None:
     """Run until told to stop; containers live on."""
     host = HostId(settings.host)
-    tools = await build_tools(chassis, settings, host)
+    copies = LayerCopies(await chassis.bus.bucket(LAYER_COPIES), host, chassis.log)
+    tools = await build_tools(chassis, settings, host, copies)
+    layers = tools.files.layers
+    chassis.loop("layer-copies", copies.keep)
     capacity = capacity_of(settings)
     for name, value in capacity.model_dump().items():
         CAPACITY.labels(name).set(value)
@@ -126,7 +152,8 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     agent.recover()
     chassis.loop("rotation", lambda: rotation.keep(agent))
     chassis.loop("readiness", lambda: readiness.keep(tools))
-    streams = Streams(agent, builds)
+    streams = Streams(agent, builds, Uploads(layers.blobs, settings.peer_uploads))
+    chassis.loop("eviction", Eviction(layers, agent.layers_in_use, settings, chassis.log).keep)
     chassis.tasks.create_task(builds.recover())
     port = DataPort(
         streams.serve,
@@ -154,6 +181,8 @@ async def run(chassis: Chassis, settings: Settings) -> None:
         )
         await serve_jobs(chassis, agent, streams, host)
         await chassis.bus.serve(PRUNE_BUILDS, builds.prune, host=host)
+        ahead = FetchingAhead(layers, chassis.tasks, chassis.log)
+        await chassis.bus.serve(FETCH_LAYERS, ahead.fetch, host=host)
         await chassis.bus.serve(BUILD_CACHE, builds.cache, host=host)
         hosts, leases = await chassis.bus.bucket(HOSTS), await chassis.bus.bucket(LEASES)
         epoch = Epoch(settings.state_dir, tools.boot_id)
@@ -161,7 +190,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
         chassis.loop("lease", lambda: renew_lease(leases, host, epoch, tools.boot_id))
         chassis.ready(f"{len(agent.workers)} containers")
         await chassis.stopping.wait()
-    await tools.files.layers.close()
+    await layers.close()
 
 
 def main() -> None:

@@ -39,3 +39,15 @@ class Settings(ServiceSettings):
     runtime: str = "/usr/bin/crun"
     start_limit_s: float = Field(default=60, gt=0)
     """How long a start may be retried while a part of it is unavailable."""
+    layers_high_percent: float = Field(default=85, gt=0, le=100)
+    """Above so much use of the disk below `state_dir`, layers that nothing uses go."""
+    layers_low_percent: float = Field(default=75, gt=0, le=100)
+    """They go until the disk's use is below this."""
+    layers_check_s: float = Field(default=20, gt=0)
+    """How often the disk is looked at, and the last use of layers written down."""
+    blob_cache_bytes: int = Field(default=8 << 30, ge=0)
+    """Compressed layers kept for other hosts, at most so many bytes; 0 serves none."""
+    peer_uploads: int = Field(default=8, ge=0)
+    """At most so many layers are sent to other hosts at once."""
+    peer_silence_s: float = Field(default=3, gt=0)
+    """A host that sends a layer and says nothing for so long is left for another source."""

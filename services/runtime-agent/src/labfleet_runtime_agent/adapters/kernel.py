@@ -220,3 +220,17 @@ def mounted_below(directory: Path) -> list[Path]:
         if target == str(directory) or target.startswith(prefix):
             found.append(Path(target))
     return found
+
+
+def mounted_children(directory: Path) -> set[str]:
+    """Names of what lies in `directory` and is mounted somewhere, as layers are below containers.
+
+    The kernel tells a mount's root within its own file system only, so the last names decide.
+    """
+    tail = f"/{directory.parent.name}/{directory.name}/"
+    found = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        _, is_there, name = line.split()[3].rpartition(tail)
+        if is_there and "/" not in name:
+            found.add(name)
+    return found

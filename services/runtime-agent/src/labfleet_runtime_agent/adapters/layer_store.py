@@ -9,36 +9,45 @@ content: else a tenant could run the layer of another by knowing its diff id.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-
-import httpx
 
 from labfleet_chassis.logs import Log
 from labfleet_chassis.tasks import TaskGroup
-from labfleet_proto.errors import (
-    DigestMismatchError,
-    DiskFullError,
-    NotFoundError,
-    Problem,
-    UnavailableError,
-)
-from labfleet_proto.ids import Digest
+from labfleet_proto.errors import DigestMismatchError, DiskFullError, LabfleetError, Problem
+from labfleet_proto.ids import Digest, HostId
 from labfleet_proto.images import ImagePin, LayerRef
-from labfleet_proto.tenants import FLEET_USER
+from labfleet_proto.layers import BlobState, LayerCopy
+from labfleet_runtime_agent.adapters.blob_cache import BlobCache, GrowingBlob
+from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
+from labfleet_runtime_agent.adapters.layer_download import Attempt, LayerDownload
+from labfleet_runtime_agent.core.eviction import Cached
+from labfleet_runtime_agent.metrics import LAYER_LIES
 
 _AT_ONCE = 3
 _UNPACK_LIMIT_S = 1800.0
 _DISK_RESERVE_BYTES = 1 << 30
+_TRIES_WITH_PEERS = 2
 
 
 class LayerStore:
     """The host's layers, below `<state>/layers`, which no container's user can enter."""
 
-    def __init__(self, state_dir: Path, registry_url: str, fleet_secret: str, log: Log) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        download: LayerDownload,
+        blobs: BlobCache,
+        copies: LayerCopies,
+        log: Log,
+        host: HostId,
+    ) -> None:
         self._dir = state_dir / "layers"
         self._dir.mkdir(parents=True, exist_ok=True)
         self._dir.chmod(0o700)
@@ -46,37 +55,62 @@ class LayerStore:
         shutil.rmtree(self._aside, ignore_errors=True)
         self._aside.mkdir(mode=0o700)
         self._proofs = state_dir / "layers.proved"
+        """A file for each pair; its time of change is when the layer was last used."""
         self._proofs.mkdir(exist_ok=True, mode=0o700)
         self._proved = {path.name for path in self._proofs.iterdir()}
         """Pairs of blob and content that were seen to belong together."""
-        self._client = httpx.AsyncClient(
-            base_url=registry_url,
-            auth=(FLEET_USER, fleet_secret),
-            timeout=httpx.Timeout(30.0, connect=5.0),
-        )
+        self._download = download
+        self.blobs = blobs
+        self._copies = copies
+        self._host = host
+        copies.truth = self._copies_here
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._locks: dict[Digest, asyncio.Lock] = {}
+        self._held: Counter[str] = Counter()
+        """Names of layers that somebody is making present."""
+        self._used: set[str] = set()
+        """Names of those used since the last `note_use`."""
         self._log = log
+        self.make_room: Callable[[int], Awaitable[bool]] = _no_room
+        """Evicts until so much is free, and says whether it is; set by whoever knows what is in use."""
+
+    @property
+    def home(self) -> Path:
+        """Directory of the unpacked layers."""
+        return self._dir
 
     def path_of(self, layer: LayerRef) -> Path:
         """Directory of an unpacked layer, present or not."""
-        return self._dir / layer.diff_id.removeprefix("sha256:")
+        return self._dir / _name(layer)
 
     async def ensure(self, pin: ImagePin) -> list[Path]:
         """Make all layers present; return their directories, base first.
 
-        Each layer is fetched and unpacked once, however many containers wait for it.
+        Each layer is fetched and unpacked once, however many containers wait for it. None goes until
+        all are present; from then on it is the caller's to be known as their user.
 
         Raises:
             DigestMismatchError: the bytes do not match their names.
             DiskFullError, UnavailableError: may succeed later.
         """
-        missing = [layer for layer in pin.layers if not self._is_here(layer)]
+        missing = [layer for layer in pin.layers if not self.is_here(layer)]
+        self._used.update(_name(layer) for layer in pin.layers)
         if missing:
-            await self._fetch_all(pin.repository, list(dict.fromkeys(missing)))
+            with self._holding(pin.layers):
+                await self._fetch_all(pin.repository, list(dict.fromkeys(missing)))
         return [self.path_of(layer) for layer in pin.layers]
 
-    def _is_here(self, layer: LayerRef) -> bool:
+    @contextlib.contextmanager
+    def _holding(self, layers: Sequence[LayerRef]) -> Iterator[None]:
+        names = [_name(layer) for layer in layers]
+        self._held.update(names)
+        try:
+            yield
+        finally:
+            self._held -= Counter(names)
+
+    def is_here(self, layer: LayerRef) -> bool:
+        """Whether containers can start without fetching it."""
         return _pair(layer) in self._proved and self.path_of(layer).is_dir()
 
     async def _fetch_all(self, repository: str, layers: list[LayerRef]) -> None:
@@ -90,19 +124,48 @@ class LayerStore:
     async def _fetch_once(self, repository: str, layer: LayerRef) -> None:
         lock = self._locks.setdefault(layer.diff_id, asyncio.Lock())
         async with lock, self._slots:
-            if not self._is_here(layer):
+            if not self.is_here(layer):
                 await self._fetch(repository, layer)
 
     async def _fetch(self, repository: str, layer: LayerRef) -> None:
+        """Fetch from the best sources; what peers falsified comes from others, in the end from the store."""
+        for number in range(_TRIES_WITH_PEERS + 1):
+            await self._require_room(layer)
+            attempt = Attempt(with_peers=number < _TRIES_WITH_PEERS)
+            try:
+                await self._try(repository, layer, attempt)
+                break
+            except LabfleetError as exc:
+                if not attempt.heard or isinstance(exc, DiskFullError):
+                    raise
+                LAYER_LIES.inc()
+                self._download.peers.distrust(attempt.heard)
+                self._log.warning(
+                    "layer.falsified",
+                    digest=layer.digest,
+                    hosts=sorted(attempt.heard),
+                    error=exc.message,
+                )
+        self._log.info("layer.ready", digest=layer.digest, bytes=layer.size_bytes)
+
+    async def _require_room(self, layer: LayerRef) -> None:
+        wanted = layer.size_bytes * 4 + _DISK_RESERVE_BYTES
         free = shutil.disk_usage(self._dir).free
-        if free < layer.size_bytes * 4 + _DISK_RESERVE_BYTES:
+        if free < wanted and not await self.make_room(wanted):
             raise DiskFullError(f"fetch layer {layer.digest}: only {free >> 20} MiB free")
-        aside = self._aside / layer.diff_id.removeprefix("sha256:")
+
+    async def _try(self, repository: str, layer: LayerRef, attempt: Attempt) -> None:
+        aside = self._aside / _name(layer)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(mode=0o755)
+        blob = self.blobs.begin(layer.digest, layer.size_bytes)
+        attempt.is_claimed = blob is not None
+        is_good = False
         try:
             async with asyncio.timeout(_UNPACK_LIMIT_S):
-                answer = await self._unpack(repository, layer, aside)
+                source = self._download.bytes_of(repository, layer, attempt)
+                async with contextlib.aclosing(source) as pieces:  # type: ignore[type-var]
+                    answer = await self._unpack(_kept(pieces, blob), layer, aside)
             for name, wanted in (("digest", layer.digest), ("diff_id", layer.diff_id)):
                 if answer[name] != wanted:
                     raise DigestMismatchError(
@@ -112,11 +175,16 @@ class LayerStore:
                 await asyncio.to_thread(_publish, aside, self.path_of(layer))
             (self._proofs / _pair(layer)).touch()
             self._proved.add(_pair(layer))
+            is_good = True
         finally:
+            if blob is not None:
+                self.blobs.end(blob, is_good=is_good)
+            self._copies.changed(layer.digest)
             shutil.rmtree(aside, ignore_errors=True)
-        self._log.info("layer.ready", digest=layer.digest, bytes=layer.size_bytes)
 
-    async def _unpack(self, repository: str, layer: LayerRef, aside: Path) -> dict[str, str]:
+    async def _unpack(
+        self, pieces: AsyncIterator[bytes], layer: LayerRef, aside: Path
+    ) -> dict[str, str]:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -126,7 +194,7 @@ class LayerStore:
             stdout=asyncio.subprocess.PIPE,
         )
         try:
-            await self._download(repository, layer, child)
+            await _feed(child, pieces)
             if child.stdin is not None:
                 child.stdin.close()
             out, _ = await child.communicate()
@@ -141,39 +209,97 @@ class LayerStore:
             raise Problem(code=answer["code"], message=message).to_error()
         return answer
 
-    async def _download(
-        self, repository: str, layer: LayerRef, child: asyncio.subprocess.Process
-    ) -> None:
-        url = f"/v2/{repository}/blobs/{layer.digest}"
-        try:
-            async with self._client.stream("GET", url) as answer:
-                if answer.status_code == 404:
-                    raise NotFoundError(f"layer {layer.digest} of {repository} is not in the store")
-                answer.raise_for_status()
-                async for data in answer.aiter_raw(1 << 18):
-                    if child.stdin is None or child.stdin.is_closing():
-                        return
-                    child.stdin.write(data)
-                    await child.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError, RuntimeError):
-            return  # the child has ended and said why; uvloop raises RuntimeError for a closed pipe
-        except httpx.HTTPError as exc:
-            raise UnavailableError(f"fetch layer {layer.digest}: {exc!r}") from exc
+    # -- what is here, and what goes
 
-    def collect(self, in_use: set[Digest]) -> list[str]:
-        """Remove the layers that no record refers to; return their names."""
-        keep = {digest.removeprefix("sha256:") for digest in in_use}
-        gone = [path for path in self._dir.iterdir() if path.name not in keep]
-        for path in gone:
-            shutil.rmtree(path, ignore_errors=True)
-        for pair in [each for each in self._proved if each.partition("-")[2] not in keep]:
-            (self._proofs / pair).unlink(missing_ok=True)
+    def here(self) -> dict[str, Digest]:
+        """Names of the layers that are here, each with the digest of one blob of it."""
+        pairs = (pair.split("-") for pair in self._proved)
+        return {diff: Digest(f"sha256:{digest}") for digest, diff in pairs}
+
+    def _copies_here(self) -> dict[Digest, LayerCopy]:
+        """What this host tells the others."""
+        whole, growing, host = self.blobs.whole(), self.blobs.growing(), self._host
+        unpacked = {Digest(f"sha256:{pair.partition('-')[0]}") for pair in self._proved}
+        found = {}
+        for digest in whole | growing | unpacked:
+            state = BlobState.PARTIAL if digest in growing else BlobState.NONE
+            found[digest] = LayerCopy(
+                host=host,
+                digest=digest,
+                blob=BlobState.WHOLE if digest in whole else state,
+                is_unpacked=digest in unpacked,
+            )
+        return found
+
+    def note_use(self, in_use: set[str]) -> None:
+        """Keep on the disk that these names, and those used since the last time, are used now."""
+        used, self._used = self._used | in_use, set()
+        for pair in self._proved:
+            if pair.partition("-")[2] in used:
+                with contextlib.suppress(OSError):
+                    os.utime(self._proofs / pair)
+
+    def cached(self) -> list[Cached]:
+        """The layers that nobody is making present at the moment, each with the time of its last use."""
+        used = {path.name: 0.0 for path in self._dir.iterdir()}  # of a crash, without a proof
+        for pair in self._proved:
+            name = pair.partition("-")[2]
+            with contextlib.suppress(FileNotFoundError):
+                at_s = (self._proofs / pair).stat().st_mtime
+                used[name] = max(used.get(name, 0.0), at_s)
+        return [Cached(name, at_s) for name, at_s in used.items() if not self._held[name]]
+
+    def take_away(self, name: str) -> Path:
+        """Make a layer not be here any more, at once; the caller deletes what is returned."""
+        gone = self._aside / f"{name}.gone"
+        for pair in [each for each in self._proved if each.partition("-")[2] == name]:
             self._proved.discard(pair)
-        return [path.name for path in gone]
+            (self._proofs / pair).unlink(missing_ok=True)
+            self._copies.changed(Digest(f"sha256:{pair.partition('-')[0]}"))
+        with contextlib.suppress(FileNotFoundError):
+            (self._dir / name).rename(gone)
+        return gone
+
+    def progress(self, pin: ImagePin) -> tuple[int, int]:
+        """Compressed bytes of an image's layers, and how many of them are here."""
+        layers = set(pin.layers)
+        here = sum(
+            layer.size_bytes if self.is_here(layer) else self.blobs.bytes_of_growing(layer.digest)
+            for layer in layers
+        )
+        return sum(layer.size_bytes for layer in layers), here
 
     async def close(self) -> None:
         """Close connections."""
-        await self._client.aclose()
+        await self._download.close()
+
+
+async def _kept(pieces: AsyncIterator[bytes], blob: GrowingBlob | None) -> AsyncIterator[bytes]:
+    """Pass bytes on, and keep them for other hosts."""
+    async for data in pieces:
+        if blob is not None:
+            await blob.write(data)
+        yield data
+
+
+async def _feed(child: asyncio.subprocess.Process, pieces: AsyncIterator[bytes]) -> None:
+    try:
+        async for data in pieces:
+            if child.stdin is None or child.stdin.is_closing():
+                return
+            child.stdin.write(data)
+            await child.stdin.drain()
+    except (BrokenPipeError, ConnectionResetError, RuntimeError):
+        return  # the child has ended and said why; uvloop raises RuntimeError for a closed pipe
+
+
+async def _no_room(_wanted_bytes: int) -> bool:
+    return False
+
+
+def _name(layer: LayerRef) -> str:
+    """Name of a layer's directory."""
+    return layer.diff_id.removeprefix("sha256:")
 
 
 def _pair(layer: LayerRef) -> str:

@@ -253,6 +253,15 @@ class Agent:
         await self.tools.files.volumes.remove(args.tenant, args.name)
         return Nothing()
 
+    def layers_in_use(self) -> set[str]:
+        """Names of the layers of all containers that are here, running, stopped or about to start."""
+        return {
+            layer.diff_id.removeprefix("sha256:")
+            for worker in self.workers.values()
+            if not worker.is_removed
+            for layer in worker.record.image.layers
+        }
+
     # -- findings
 
     def findings(self) -> list[str]:

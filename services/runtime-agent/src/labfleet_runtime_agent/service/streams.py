@@ -10,6 +10,7 @@ from labfleet_chassis.output_blocks import Kind, block
 from labfleet_proto.builds import BuildImage
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_proto.image_streams import AddImage, LoadImages, PullImage, SaveImages
+from labfleet_proto.layers import ReadBlob
 from labfleet_proto.message import Message
 from labfleet_proto.streams import (
     AttachContainer,
@@ -33,6 +34,7 @@ from labfleet_runtime_agent.service import logs, resuming
 from labfleet_runtime_agent.service.agent import Agent
 from labfleet_runtime_agent.service.builds import Builds
 from labfleet_runtime_agent.service.execs import Execs
+from labfleet_runtime_agent.service.uploads import Uploads
 from labfleet_runtime_agent.service.worker import Worker
 
 _MOST_EXECS = 1000
@@ -55,9 +57,10 @@ class StreamEnd(Message):
 class Streams:
     """Serves byte streams of this host's containers."""
 
-    def __init__(self, agent: Agent, builds: Builds) -> None:
+    def __init__(self, agent: Agent, builds: Builds, uploads: Uploads) -> None:
         self._agent = agent
         self._builds = builds
+        self._uploads = uploads
         self.execs = Execs(agent)
 
     async def serve(  # noqa: C901 - a table of streams
@@ -69,6 +72,9 @@ class Streams:
             raise InvalidRequestError(f"{request.op} is the image store's to serve")
         if isinstance(request, BuildImage):
             await self._builds.serve(ticket.tenant, request, stream, accept)
+            return
+        if isinstance(request, ReadBlob):
+            await self._uploads.serve(request, stream, accept)
             return
         worker = await self._agent.find(ticket.tenant, request.container)
         with STREAMS.labels(request.op).track_inprogress():

@@ -12,6 +12,12 @@ from labfleet_proto.resources import Resources, lacking
 
 Score = Literal["spread", "pack"]
 
+MISSING_WEIGHT_PER_GIB = 0.1
+"""A GiB that a host would have to fetch first counts as much as so much more load, from 0 to 1."""
+MOST_MISSING_WEIGHT = 0.2
+"""A busy host is not filled up for a large image: another fetches it from its neighbours in a while."""
+
+_EQUAL_LOADS = 0.0005
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -27,6 +33,8 @@ class HostSnapshot:
     is_drained: bool = False
     epoch: int = 0
     taken_ports: frozenset[tuple[str, int]] = frozenset()
+    missing_bytes: int = 0
+    """Of the layers of the image that is asked for, compressed."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +122,18 @@ def load_after(request: Request, host: HostSnapshot) -> float:
     return max(shares)
 
 
+def missing_weight(host: HostSnapshot) -> float:
+    """How much more load the image's missing bytes count as."""
+    return min(host.missing_bytes / (1 << 30) * MISSING_WEIGHT_PER_GIB, MOST_MISSING_WEIGHT)
+
+
 def place(
     request: Request, hosts: Sequence[HostSnapshot], score: Score = "spread"
 ) -> Placed | Unplaceable:
     """Choose among `hosts`: the least loaded (spread) or the fullest that fits (pack).
 
-    Ties go to the host with fewer containers, then by a hash of container and host, so that equal
+    What a host lacks of the image counts against it (`missing_weight`). Ties go to the host that lacks
+    less of the image, then to the one with fewer containers, then by a hash of container and host, so that equal
     hosts share the work and the same question has the same answer.
     """
     obstacles = {host.id: obstacle(request, host) for host in hosts}
@@ -128,20 +142,31 @@ def place(
         return Unplaceable(explain(request, hosts, obstacles))
     sign = 1 if score == "spread" else -1
 
-    def rank(host: HostSnapshot) -> tuple[float, int, str]:
+    def rank(host: HostSnapshot) -> tuple[float, int, int, str]:
         tie = hashlib.sha256(f"{request.container} {host.id}".encode()).hexdigest()
         used = host.capacity.containers - host.free.containers
-        return (sign * round(load_after(request, host), 3), sign * used, tie)
+        score = sign * load_after(request, host) + missing_weight(host)
+        return (round(score, 3), host.missing_bytes, sign * used, tie)
 
     ranked = sorted(good, key=rank)
     best = ranked[0]
     out = "; ".join(f"{name}: {why}" for name, why in sorted(obstacles.items()) if why)
     others = f" ({out})" if out else ""
+    loads = [sign * load_after(request, host) for host in good]
+    is_extreme = sign * load_after(request, best) <= min(loads) + _EQUAL_LOADS
+    word = ("least" if sign > 0 else "most") if is_extreme else "best"
     reason = (
-        f"{score}: {best.id} at {load_after(request, best):.0%} load, "
-        f"{'least' if sign > 0 else 'most'} of {len(good)} that fit{others}"
+        f"{score}: {best.id} at {load_after(request, best):.0%} load{_about_image(best, good)}, "
+        f"{word} of {len(good)} that fit{others}"
     )
     return Placed(tuple(host.id for host in ranked), reason)
+
+
+def _about_image(best: HostSnapshot, hosts: Sequence[HostSnapshot]) -> str:
+    """What the image had to do with the choice; nothing where all hosts are alike."""
+    if len({host.missing_bytes for host in hosts}) == 1:
+        return ""
+    return f" with {human(best.missing_bytes)} of the image to fetch"
 
 
 def explain(

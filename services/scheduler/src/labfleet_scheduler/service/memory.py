@@ -8,6 +8,7 @@ from labfleet_proto import buckets
 from labfleet_proto.containers import ContainerRecord, NameRecord, Observation, VolumeRecord
 from labfleet_proto.host_policies import HostPolicy
 from labfleet_proto.hosts import HostRecord, Lease
+from labfleet_proto.layers import LayerCopy
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Memory:
     leases: Mirror[Lease]
     volumes: Mirror[VolumeRecord]
     policies: Mirror[HostPolicy]
+    layer_copies: Mirror[LayerCopy]
 
     @classmethod
     async def open(cls, chassis: Chassis) -> "Memory":
@@ -33,6 +35,7 @@ class Memory:
             await chassis.mirror(buckets.LEASES),
             await chassis.mirror(buckets.VOLUMES),
             await chassis.mirror(buckets.HOST_POLICIES),
+            await chassis.mirror(buckets.LAYER_COPIES),
         )
 
     async def catch_up(self) -> None:

@@ -1,6 +1,7 @@
 """Places containers: the active scheduler answers `place`."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labfleet_chassis.service import Chassis
@@ -19,12 +20,15 @@ from labfleet_proto.containers import (
 from labfleet_proto.errors import NoRoomError, StaleError, UnavailableError
 from labfleet_proto.host_policies import is_open, labels_of
 from labfleet_proto.hosts import HostRecord
-from labfleet_proto.ids import ContainerId, HostId
+from labfleet_proto.ids import ContainerId, Digest, HostId
+from labfleet_proto.images import LayerRef
 from labfleet_proto.jobs import Job
+from labfleet_proto.layers import LayerCopy
 from labfleet_proto.placement import HOLD, ContainerPlaced, Hold, PlaceContainer
 from labfleet_proto.resources import Resources
 from labfleet_scheduler import metrics
 from labfleet_scheduler.core import placement, ports
+from labfleet_scheduler.core.image_copies import ImageCopies, image_bytes
 from labfleet_scheduler.core.placement import HostSnapshot, Request, Unplaceable
 from labfleet_scheduler.core.usage import Usage
 from labfleet_scheduler.service.leadership import Leadership
@@ -66,6 +70,17 @@ class Placer:
             self._count_in(entry.value)
         memory.containers.listen(self._on_record)
         memory.observed.listen(self._on_observed)
+        self._copies = ImageCopies()
+        for copy in memory.layer_copies.values():
+            self._copies.note(copy)
+        memory.layer_copies.listen(self._on_copy)
+
+    def _on_copy(self, key: str, entry: Entry[LayerCopy] | None) -> None:
+        if entry is not None:
+            self._copies.note(entry.value)
+        else:
+            digest, _, host = key.partition(".")
+            self._copies.forget(Digest(f"sha256:{digest}"), HostId(host))
 
     def _on_record(self, key: str, entry: Entry[ContainerRecord] | None) -> None:
         if entry is not None:
@@ -125,7 +140,7 @@ class Placer:
         )
         refused: dict[HostId, str] = {}
         while True:
-            host, reason = self._choose(request, refused)
+            host, reason = self._choose(request, args.image.layers, refused)
             answer = await self._hold(job, host, request)
             if answer is None:
                 break
@@ -145,9 +160,11 @@ class Placer:
         )
         return frozenset(volume.home for volume in found if volume is not None)
 
-    def _choose(self, request: Request, refused: dict[HostId, str]) -> tuple[HostSnapshot, str]:
+    def _choose(
+        self, request: Request, layers: Sequence[LayerRef], refused: dict[HostId, str]
+    ) -> tuple[HostSnapshot, str]:
         """Pick a host and reserve it in memory. Raises NoRoomError."""
-        hosts = [host for host in self._snapshot() if host.id not in refused]
+        hosts = [host for host in self._snapshot(layers) if host.id not in refused]
         choice = placement.place(request, hosts, self._settings.score)
         if isinstance(choice, Unplaceable):
             metrics.PLACEMENTS.labels("refused").inc()
@@ -258,18 +275,23 @@ class Placer:
             found |= _ports_of(record.spec)
         return found
 
-    def _snapshot(self) -> list[HostSnapshot]:
+    def _snapshot(self, layers: Sequence[LayerRef] = ()) -> list[HostSnapshot]:
         now_s = self._chassis.clock.monotonic_s()
         for container, pick in list(self._picked.items()):
             if now_s - pick.made_s > _PICK_LIFE_S:
                 del self._picked[container]
         ports_in_use = self._usage.ports()
+        whole, present = image_bytes(layers), self._copies.present(layers)
         return [
-            self._snapshot_of(host, frozenset(ports_in_use.get(host.id, ())))
+            self._snapshot_of(
+                host, frozenset(ports_in_use.get(host.id, ())), whole - present.get(host.id, 0)
+            )
             for host in self._memory.hosts.values()
         ]
 
-    def _snapshot_of(self, host: HostRecord, used: frozenset[tuple[str, int]]) -> HostSnapshot:
+    def _snapshot_of(
+        self, host: HostRecord, used: frozenset[tuple[str, int]], missing_bytes: int
+    ) -> HostSnapshot:
         lease = self._memory.leases.get(host.id)
         is_alive = self._memory.leases.age_s(host.id) < buckets.LEASES.ttl_s
         policy = self._memory.policies.get(host.id)
@@ -286,6 +308,7 @@ class Placer:
             is_drained=not is_open(host, policy),
             epoch=lease.epoch if lease else 0,
             taken_ports=used,
+            missing_bytes=missing_bytes,
         )
 
     async def measure(self) -> None:
