@@ -38,6 +38,11 @@ class ReadBlob(Message):
     op: Literal["blob"] = "blob"
     digest: Digest
     first: int = 0
+    claim: int = 0
+    """Revision at which the asker wrote that it fetches the layer itself, 0 if it has not.
+
+    A host that has not all of it yet serves only those who began later: hosts never wait in a circle.
+    """
 
 
 class FetchLayers(Message):

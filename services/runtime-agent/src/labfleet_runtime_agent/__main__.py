@@ -71,9 +71,7 @@ async def build_layers(chassis: Chassis, settings: Settings, copies: LayerCopies
     store = StoreBlobs(settings.registry_url, settings.fleet_secret.get_secret_value())
     peers = Peers(fleet, copies, settings.peer_silence_s, log)
     blobs = BlobCache(settings.state_dir, settings.blob_cache_bytes, processes.boot_id())
-    return LayerStore(
-        settings.state_dir, LayerDownload(store, peers, log), blobs, copies, log, host
-    )
+    return LayerStore(settings.state_dir, LayerDownload(store, peers, log), blobs, copies, log)
 
 
 async def build_tools(
@@ -152,7 +150,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     agent.recover()
     chassis.loop("rotation", lambda: rotation.keep(agent))
     chassis.loop("readiness", lambda: readiness.keep(tools))
-    streams = Streams(agent, builds, Uploads(layers.blobs, settings.peer_uploads))
+    streams = Streams(agent, builds, Uploads(layers.blobs, copies, settings.peer_uploads))
     chassis.loop("eviction", Eviction(layers, agent.layers_in_use, settings, chassis.log).keep)
     chassis.tasks.create_task(builds.recover())
     port = DataPort(

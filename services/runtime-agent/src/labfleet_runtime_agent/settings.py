@@ -49,5 +49,5 @@ class Settings(ServiceSettings):
     """Compressed layers kept for other hosts, at most so many bytes; 0 serves none."""
     peer_uploads: int = Field(default=8, ge=0)
     """At most so many layers are sent to other hosts at once."""
-    peer_silence_s: float = Field(default=3, gt=0)
+    peer_silence_s: float = Field(default=5, gt=0)
     """A host that sends a layer and says nothing for so long is left for another source."""

@@ -21,9 +21,10 @@ class LayerCopies:
 
     def __init__(self, bucket: Bucket[LayerCopy], host: HostId, log: Log) -> None:
         self._bucket = bucket
-        self._host = host
+        self.host = host
         self._log = log
         self._written: dict[Digest, LayerCopy] = {}
+        self._claims: dict[Digest, int] = {}
         self._changed: set[Digest] = set()
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -32,6 +33,7 @@ class LayerCopies:
 
     def changed(self, digest: Digest) -> None:
         """What is there of a layer has changed: it is written down soon."""
+        self._claims.pop(digest, None)
         self._changed.add(digest)
         self._wake.set()
 
@@ -41,10 +43,11 @@ class LayerCopies:
         Safe to repeat: a later claim stands behind those of the hosts that began meanwhile.
         Raises UnavailableError.
         """
-        copy = LayerCopy(host=self._host, digest=digest, blob=BlobState.PARTIAL)
+        copy = LayerCopy(host=self.host, digest=digest, blob=BlobState.PARTIAL)
         async with self._writing:
-            revision = await self._bucket.put(layer_copy_key(digest, self._host), copy)
+            revision = await self._bucket.put(layer_copy_key(digest, self.host), copy)
             self._written[digest] = copy
+        self._claims[digest] = revision
         return await self.claims(digest, revision)
 
     async def claims(self, digest: Digest, revision: int = 0) -> list[Claim]:
@@ -52,6 +55,10 @@ class LayerCopies:
         pattern = layer_copy_key(digest, HostId("*"))
         entries = await self._bucket.entries(pattern, revision)
         return [Claim(entry.value, entry.revision) for entry in entries]
+
+    def claim_of(self, digest: Digest) -> int:
+        """Revision of the claim under which this host fetches a layer now; 0 if there is none yet."""
+        return self._claims.get(digest, 0)
 
     async def keep(self) -> None:
         """Write for ever; wrap in `supervise`. Raises UnavailableError."""
@@ -69,7 +76,7 @@ class LayerCopies:
                 await self._write_changed()
 
     async def _compare_all(self) -> None:
-        entries = await self._bucket.entries(f"*.{self._host}")
+        entries = await self._bucket.entries(f"*.{self.host}")
         self._written = {entry.value.digest: entry.value for entry in entries}
         self._changed |= self._written.keys() | self.truth().keys()
         await self._write_changed()
@@ -86,7 +93,7 @@ class LayerCopies:
                 raise
 
     async def _write(self, digest: Digest) -> None:
-        copy, key = self.truth().get(digest), layer_copy_key(digest, self._host)
+        copy, key = self.truth().get(digest), layer_copy_key(digest, self.host)
         if copy == self._written.get(digest):
             return
         if copy is None:

@@ -143,20 +143,23 @@ class _Search:
             return None
         if self._left is None:
             self._left = await self._find()
-        if not self._left:
-            if self._busy and asyncio.get_running_loop().time() < self._busy_until_s:
-                await asyncio.sleep(_BUSY_PAUSE_S)
-                self._tried -= self._busy
-                self._busy.clear()
-            if self._tried:
-                found = await self._peers.find(self._layer.digest, is_claimed=False)
-                self._left = [host for host in found if host not in self._tried]
+        if not self._left and self._tried:
+            await self._look_again()
         if not self._left:
             self._is_last_resort = True
             return None
         host = self._left.pop(0)
         self._tried.add(host)
         return host
+
+    async def _look_again(self) -> None:
+        """Others may have it by now, and those that were busy have room again."""
+        if self._busy and asyncio.get_running_loop().time() < self._busy_until_s:
+            await asyncio.sleep(_BUSY_PAUSE_S)
+            self._tried -= self._busy
+            self._busy.clear()
+        found = await self._peers.find(self._layer.digest, is_claimed=False)
+        self._left = [host for host in found if host not in self._tried]
 
     async def _find(self) -> list[HostId]:
         return await self._peers.find(self._layer.digest, is_claimed=self._attempt.is_claimed)

@@ -10,23 +10,23 @@ content: else a tenant could run the layer of another by knowing its diff id.
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from labfleet_chassis.logs import Log
 from labfleet_chassis.tasks import TaskGroup
-from labfleet_proto.errors import DigestMismatchError, DiskFullError, LabfleetError, Problem
-from labfleet_proto.ids import Digest, HostId
+from labfleet_proto.errors import DigestMismatchError, DiskFullError, LabfleetError
+from labfleet_proto.ids import Digest
 from labfleet_proto.images import ImagePin, LayerRef
 from labfleet_proto.layers import BlobState, LayerCopy
+from labfleet_runtime_agent.adapters import unpacking
 from labfleet_runtime_agent.adapters.blob_cache import BlobCache, GrowingBlob
 from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
 from labfleet_runtime_agent.adapters.layer_download import Attempt, LayerDownload
+from labfleet_runtime_agent.adapters.unpacking import Unpack
 from labfleet_runtime_agent.core.eviction import Cached
 from labfleet_runtime_agent.metrics import LAYER_LIES
 
@@ -46,7 +46,7 @@ class LayerStore:
         blobs: BlobCache,
         copies: LayerCopies,
         log: Log,
-        host: HostId,
+        unpack: Unpack = unpacking.unpack,
     ) -> None:
         self._dir = state_dir / "layers"
         self._dir.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class LayerStore:
         self._download = download
         self.blobs = blobs
         self._copies = copies
-        self._host = host
+        self._unpack = unpack
         copies.truth = self._copies_here
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._locks: dict[Digest, asyncio.Lock] = {}
@@ -182,33 +182,6 @@ class LayerStore:
             self._copies.changed(layer.digest)
             shutil.rmtree(aside, ignore_errors=True)
 
-    async def _unpack(
-        self, pieces: AsyncIterator[bytes], layer: LayerRef, aside: Path
-    ) -> dict[str, str]:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "labfleet_runtime_agent.adapters.unpack_layer",
-            str(aside),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
-            await _feed(child, pieces)
-            if child.stdin is not None:
-                child.stdin.close()
-            out, _ = await child.communicate()
-        except BaseException:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-            raise
-        answer: dict[str, str] = json.loads(out) if out else {"error": "died", "code": "internal"}
-        if "error" in answer:
-            message = f"unpack layer {layer.digest}: {answer['error']}"
-            raise Problem(code=answer["code"], message=message).to_error()
-        return answer
-
     # -- what is here, and what goes
 
     def here(self) -> dict[str, Digest]:
@@ -218,7 +191,7 @@ class LayerStore:
 
     def _copies_here(self) -> dict[Digest, LayerCopy]:
         """What this host tells the others."""
-        whole, growing, host = self.blobs.whole(), self.blobs.growing(), self._host
+        whole, growing, host = self.blobs.whole(), self.blobs.growing(), self._copies.host
         unpacked = {Digest(f"sha256:{pair.partition('-')[0]}") for pair in self._proved}
         found = {}
         for digest in whole | growing | unpacked:
@@ -280,17 +253,6 @@ async def _kept(pieces: AsyncIterator[bytes], blob: GrowingBlob | None) -> Async
         if blob is not None:
             await blob.write(data)
         yield data
-
-
-async def _feed(child: asyncio.subprocess.Process, pieces: AsyncIterator[bytes]) -> None:
-    try:
-        async for data in pieces:
-            if child.stdin is None or child.stdin.is_closing():
-                return
-            child.stdin.write(data)
-            await child.stdin.drain()
-    except (BrokenPipeError, ConnectionResetError, RuntimeError):
-        return  # the child has ended and said why; uvloop raises RuntimeError for a closed pipe
 
 
 async def _no_room(_wanted_bytes: int) -> bool:

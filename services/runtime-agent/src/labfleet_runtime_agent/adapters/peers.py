@@ -82,7 +82,11 @@ class Peers:
                         dial(
                             record.value.address,
                             record.value.data_port,
-                            ReadBlob(digest=layer.digest, first=first),
+                            ReadBlob(
+                                digest=layer.digest,
+                                first=first,
+                                claim=self._copies.claim_of(layer.digest),
+                            ),
                             host=host,
                             tenant=OPERATORS,
                             key=fleet.key,
