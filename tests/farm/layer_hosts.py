@@ -126,7 +126,9 @@ class TestStore:
             self.sent_bytes += len(part)
 
 
-async def unpack_here(pieces: AsyncIterator[bytes], layer: LayerRef, aside: Path) -> dict[str, str]:
+async def unpack_here(
+    pieces: AsyncIterator[bytes], _layer: LayerRef, aside: Path
+) -> dict[str, str]:
     """As the agent's child does, without a child for each of many layers."""
     blob = b"".join([data async for data in pieces])
     return await asyncio.to_thread(unpack, str(aside), io.BytesIO(blob))
