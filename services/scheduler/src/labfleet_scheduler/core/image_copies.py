@@ -32,12 +32,16 @@ class ImageCopies:
     def present(self, layers: Sequence[LayerRef]) -> dict[HostId, int]:
         """Compressed bytes of an image's layers that each host has; hosts with none are left out."""
         found: dict[HostId, int] = {}
-        for layer in set(layers):
-            for host in self._hosts.get(layer.digest, ()):
-                found[host] = found.get(host, 0) + layer.size_bytes
+        for digest, size in _sizes(layers).items():
+            for host in self._hosts.get(digest, ()):
+                found[host] = found.get(host, 0) + size
         return found
 
 
 def image_bytes(layers: Sequence[LayerRef]) -> int:
     """Compressed bytes of an image's layers, each once."""
-    return sum(layer.size_bytes for layer in set(layers))
+    return sum(_sizes(layers).values())
+
+
+def _sizes(layers: Sequence[LayerRef]) -> dict[Digest, int]:
+    return {layer.digest: layer.size_bytes for layer in layers}
