@@ -100,7 +100,7 @@ def test_a_blob_is_not_given_away_by_its_digest(
         for path in ("/", "/_catalog", "/busybox/manifests/latest", f"/private/blobs/{digest}"):
             answer = client.get(base + path)
             assert answer.status_code == 401
-            assert answer.headers["WWW-Authenticate"].startswith("Basic")
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer realm=")
 
 
 def test_a_layer_is_not_given_away_by_its_diff_id(

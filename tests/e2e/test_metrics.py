@@ -10,7 +10,12 @@ from labfleet_cli import fleet as fleets
 WANTED = {
     "api": ("labfleet_http_requests_total", "labfleet_api_containers"),
     "scheduler": ("labfleet_job_duration_seconds_bucket", "labfleet_fleet_free"),
-    "image-store": ("labfleet_registry_requests_total", "labfleet_job_duration_seconds"),
+    "image-store": (
+        "labfleet_registry_requests_total",
+        "labfleet_job_duration_seconds",
+        "labfleet_registry_tenant_bytes",
+        "labfleet_registry_quota_refusals_total",
+    ),
     "runtime-agent": (
         "labfleet_container_start_phase_seconds_bucket",
         "labfleet_bus_connected 1.0",

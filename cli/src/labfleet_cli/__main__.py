@@ -31,7 +31,9 @@ from labfleet_cli.memory import everyone
 from labfleet_cli.mirror_commands import mirror_app
 from labfleet_cli.options import FleetName, require_plan
 from labfleet_cli.pre_pull import pre_pull
+from labfleet_cli.robot_commands import robot_app
 from labfleet_cli.scrub_command import scrub
+from labfleet_cli.sharing import add_commands as add_sharing
 from labfleet_cli.tenant_commands import tenant_app, token_app
 from labfleet_proto.health import Pong
 
@@ -41,6 +43,8 @@ image_app.add_typer(bundle_app)
 image_app.command("pre-pull")(pre_pull)
 app.add_typer(image_app, name="image")
 app.add_typer(mirror_app, name="mirror")
+app.add_typer(robot_app, name="robot")
+add_sharing(image_app)
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(token_app, name="token")
 console = Console(highlight=False)

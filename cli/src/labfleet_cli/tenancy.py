@@ -12,14 +12,23 @@ from labfleet_chassis.store import ExistsError
 from labfleet_cli.authority import Authority, Issued, write_client
 from labfleet_proto import buckets, tenants
 from labfleet_proto.buckets import BucketDef
-from labfleet_proto.errors import ConflictError, InvalidRequestError, NotFoundError
+from labfleet_proto.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    UnavailableError,
+)
 from labfleet_proto.ids import OPERATORS, TenantId
-from labfleet_proto.message import Message
+from labfleet_proto.images import TENANTS_STORAGE, TenantStorage
+from labfleet_proto.message import Message, Nothing
+from labfleet_proto.registry_access import RepositoryGrant
 from labfleet_proto.tenants import CertificateRecord, TenantRecord, TokenRecord
 
 M = TypeVar("M", bound=Message)
 
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
+_SIZE = re.compile(r"(\d{1,9})([kmgt]?)b?")
+_UNITS_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -29,6 +38,16 @@ def duration(text: str) -> timedelta:
     if found is None or int(found[1]) == 0:
         raise InvalidRequestError(f"{text!r} is no duration: such as 90s, 15m, 12h or 30d")
     return timedelta(seconds=int(found[1]) * _UNITS_S[found[2]])
+
+
+def byte_count(text: str) -> int:
+    """Parse `500MB`, `20GB` or `none`, which is 0. Raises InvalidRequestError."""
+    found = _SIZE.fullmatch(text.lower())
+    if text == "none":
+        return 0
+    if found is None or int(found[1]) == 0:
+        raise InvalidRequestError(f"{text!r} is no size: such as 500MB, 20GB or none")
+    return int(found[1]) * _UNITS_BYTES[found[2]]
 
 
 class Tenancy:
@@ -42,14 +61,44 @@ class Tenancy:
 
     # -- tenants
 
-    async def create(self, name: str) -> TenantRecord:
-        """Make a tenant. Raises InvalidRequestError, ConflictError."""
-        record = TenantRecord(id=tenants.checked_tenant(name), created_at_ns=time.time_ns())
+    async def create(self, name: str, stored_bytes: int, repositories: int) -> TenantRecord:
+        """Make a tenant; a quota of 0 is none. Raises InvalidRequestError, ConflictError."""
+        record = TenantRecord(
+            id=tenants.checked_tenant(name),
+            created_at_ns=time.time_ns(),
+            most_stored_bytes=stored_bytes,
+            most_repositories=repositories,
+        )
         try:
             await (await self._bus.bucket(buckets.TENANTS)).create(record.id, record)
         except ExistsError as exc:
             raise ConflictError(f"tenant {name} exists already") from exc
         return record
+
+    async def limit(
+        self, name: str, stored_bytes: int | None, repositories: int | None
+    ) -> TenantRecord:
+        """Change quotas: 0 is none, None leaves one as it is. Raises NotFoundError."""
+        bucket = await self._bus.bucket(buckets.TENANTS)
+        entry = await bucket.get(name)
+        if entry is None:
+            raise NotFoundError(f"there is no tenant {name}: `labfleet tenant create {name}`")
+        wishes = {"most_stored_bytes": stored_bytes, "most_repositories": repositories}
+        changed = entry.value.model_copy(
+            update={key: value for key, value in wishes.items() if value is not None}
+        )
+        await bucket.update(name, changed, entry.revision)
+        return changed
+
+    async def storage(self) -> dict[str, TenantStorage]:
+        """What each tenant keeps in the image store; nothing while that does not answer."""
+        try:
+            found = await self._bus.call(
+                TENANTS_STORAGE, Nothing(), tenant=OPERATORS, subject="tenants"
+            )
+        except UnavailableError:
+            return {}
+        return {each.tenant: each for each in found.tenants}
 
     async def every(self) -> list[TenantRecord]:
         """All tenants by name."""
@@ -99,9 +148,17 @@ class Tenancy:
     # -- tokens
 
     async def create_token(
-        self, name: str, scopes: tuple[str, ...], life: timedelta | None, note: str
+        self,
+        name: str,
+        scopes: tuple[str, ...],
+        life: timedelta | None,
+        note: str,
+        repositories: tuple[RepositoryGrant, ...] = (),
     ) -> tuple[TokenRecord, str]:
-        """Make a token; its text is returned this once. Raises NotFoundError, InvalidRequestError."""
+        """Make a token, a robot's with `repositories` and no scopes; its text is returned this once.
+
+        Raises NotFoundError, InvalidRequestError.
+        """
         tenant = await self._require(name)
         secret = secrets.token_hex(24)
         now = time.time_ns()
@@ -109,7 +166,8 @@ class Tenancy:
             id=secrets.token_hex(6),
             tenant=tenant,
             secret_sha256=tenants.secret_hash(secret),
-            scopes=tenants.checked_scopes(tenant, scopes),
+            scopes=() if repositories else tenants.checked_scopes(tenant, scopes),
+            repositories=repositories,
             created_at_ns=now,
             expires_at_ns=now + int(life.total_seconds() * 1e9) if life else 0,
             note=note,

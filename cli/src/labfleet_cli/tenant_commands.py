@@ -15,7 +15,7 @@ from labfleet_cli.machine import MachineError
 from labfleet_cli.memory import with_tenancy
 from labfleet_cli.options import FleetName, require_plan
 from labfleet_cli.tables import show
-from labfleet_cli.tenancy import Tenancy, duration
+from labfleet_cli.tenancy import Tenancy, byte_count, duration
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.ids import TenantId
 from labfleet_proto.tenants import CertificateRecord, TokenRecord
@@ -33,44 +33,89 @@ Scopes = Annotated[
 ]
 
 
-def _split(scopes: str) -> tuple[str, ...]:
+def split(scopes: str) -> tuple[str, ...]:
+    """Words of a list with commas."""
     return tuple(word.strip() for word in scopes.split(",") if word.strip())
 
 
-def _when(time_ns: int) -> str:
+def when(time_ns: int) -> str:
+    """A time for people."""
     if not time_ns:
         return "never"
     return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
 
 
+Storage = Annotated[
+    str | None,
+    typer.Option(help="Of the blobs that its images need, each once: 500MB, 20GB, none."),
+]
+Repositories = Annotated[int | None, typer.Option(min=0, help="With images; 0 is no quota.")]
+
+
 @tenant_app.command("create")
 def tenant_create(
     tenant: Annotated[str, typer.Argument(help="[a-z0-9-], at most 39 characters.")],
+    storage: Storage = None,
+    repositories: Repositories = None,
     name: FleetName = DEFAULT_FLEET,
 ) -> None:
     """Make a tenant; it has nothing yet, and nobody can act for it without a token."""
-    made = with_tenancy(require_plan(name), lambda tenancy: tenancy.create(tenant))
+    most = _sized(storage) or 0
+    made = with_tenancy(
+        require_plan(name), lambda tenancy: tenancy.create(tenant, most, repositories or 0)
+    )
     print(made.id)
+
+
+@tenant_app.command("quota")
+def tenant_quota(
+    tenant: Annotated[str, typer.Argument()],
+    storage: Storage = None,
+    repositories: Repositories = None,
+    name: FleetName = DEFAULT_FLEET,
+) -> None:
+    """Change how much a tenant may keep in the image store; what it has stays."""
+    most = _sized(storage)
+    if most is None and repositories is None:
+        raise MachineError("which quota? --storage 20GB, --repositories 50, or both")
+    with_tenancy(require_plan(name), lambda tenancy: tenancy.limit(tenant, most, repositories))
 
 
 @tenant_app.command("ls")
 def tenant_ls(name: FleetName = DEFAULT_FLEET) -> None:
-    """List the tenants."""
+    """List the tenants, with what they have and their quotas."""
 
     async def rows(tenancy: Tenancy) -> list[tuple[str, ...]]:
         found: list[tuple[str, ...]] = []
+        storage = await tenancy.storage()
         for each in await tenancy.every():
             owned = await tenancy.owned(each.id)
             tokens = await tenancy.tokens(each.id)
             state = "leaving" if each.is_leaving else "active"
             counts = (str(owned["containers"]), str(owned["volumes"]), str(len(tokens)))
-            found.append((each.id, state, *counts, _when(each.created_at_ns)))
+            stored = storage.get(each.id)
+            kept = (
+                _of(
+                    _size(stored.stored_bytes if stored else 0),
+                    _size(each.most_stored_bytes) if each.most_stored_bytes else "-",
+                ),
+                _of(str(stored.repositories if stored else 0), str(each.most_repositories or "-")),
+            )
+            found.append((each.id, state, *counts, *kept, when(each.created_at_ns)))
         return found
 
     show(
-        ("TENANT", "STATE", "CONTAINERS", "VOLUMES", "TOKENS", "CREATED"),
+        ("TENANT", "STATE", "CONTAINERS", "VOLUMES", "TOKENS", "STORED", "REPOSITORIES", "CREATED"),
         with_tenancy(require_plan(name), rows),
     )
+
+
+def _of(have: str, most: str) -> str:
+    return f"{have}/{most}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f}MB"
 
 
 @tenant_app.command("rm")
@@ -111,9 +156,9 @@ def tenant_cert(
     """Issue a client certificate: `DOCKER_CERT_PATH=OUT DOCKER_TLS_VERIFY=1 docker ...`."""
     plan = require_plan(name)
     authority = Authority(plan.tls_dir)
-    life = _parsed(expires)
+    life = parsed(expires)
     record = with_tenancy(
-        plan, lambda tenancy: tenancy.certify(authority, tenant, _split(scopes), life, out)
+        plan, lambda tenancy: tenancy.certify(authority, tenant, split(scopes), life, out)
     )
     print(record.fingerprint)
 
@@ -148,10 +193,10 @@ def token_create(
     name: FleetName = DEFAULT_FLEET,
 ) -> None:
     """Make a token and print it; it is not shown again."""
-    life = _parsed(expires) if expires else None
+    life = parsed(expires) if expires else None
     _, text = with_tenancy(
         require_plan(name),
-        lambda tenancy: tenancy.create_token(tenant, _split(scopes), life, note),
+        lambda tenancy: tenancy.create_token(tenant, split(scopes), life, note),
     )
     print(text)
 
@@ -178,7 +223,15 @@ def token_revoke(
     with_tenancy(require_plan(name), lambda tenancy: tenancy.revoke(token))
 
 
-def _parsed(text: str) -> timedelta:
+def _sized(text: str | None) -> int | None:
+    try:
+        return byte_count(text) if text is not None else None
+    except LabfleetError as exc:
+        raise MachineError(exc.message) from exc
+
+
+def parsed(text: str) -> timedelta:
+    """A duration. Raises MachineError."""
     try:
         return duration(text)
     except LabfleetError as exc:
@@ -186,5 +239,6 @@ def _parsed(text: str) -> timedelta:
 
 
 def _columns(record: TokenRecord | CertificateRecord) -> tuple[str, ...]:
-    created, expires = _when(record.created_at_ns), _when(record.expires_at_ns)
-    return record.tenant, ",".join(record.scopes), created, expires
+    created, expires = when(record.created_at_ns), when(record.expires_at_ns)
+    is_robot = isinstance(record, TokenRecord) and record.repositories
+    return record.tenant, "robot" if is_robot else ",".join(record.scopes), created, expires

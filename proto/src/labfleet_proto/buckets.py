@@ -12,6 +12,7 @@ from labfleet_proto.images import ManifestRecord, TagRecord
 from labfleet_proto.layers import LayerCopy
 from labfleet_proto.message import Message
 from labfleet_proto.networks import AddressRecord, NetworkNameRecord, NetworkRecord, SubnetClaim
+from labfleet_proto.registry_access import SharedRecord
 from labfleet_proto.tenants import CertificateRecord, TenantRecord, TokenRecord
 from labfleet_proto.upstreams import UpstreamRecord
 
@@ -46,6 +47,7 @@ TENANTS = BucketDef("tenants", TenantRecord)
 TOKENS = BucketDef("tokens", TokenRecord)
 CERTIFICATES = BucketDef("certificates", CertificateRecord)
 UPSTREAMS = BucketDef("upstreams", UpstreamRecord)
+SHARED = BucketDef("shared", SharedRecord)
 LEADERS = BucketDef("leaders", Lease, ttl_s=5)
 """Key `scheduler`: who is the active one."""
 
@@ -90,6 +92,11 @@ def manifest_key(repository: str, digest: Digest) -> str:
 def layer_copy_key(digest: Digest, host: HostId) -> str:
     """Key in `layer_copies`: `<hex digest>.<host>`."""
     return f"{digest.removeprefix('sha256:')}.{host}"
+
+
+def shared_key(pattern: str) -> str:
+    """Key in `shared`: a pattern as a repository, and `*` becomes `=2A`."""
+    return _escaped(pattern).replace("*", "=2A")
 
 
 def _escaped(repository: str) -> str:

@@ -1,5 +1,7 @@
 """Images: what the image-store knows and others ask it."""
 
+from collections.abc import Callable
+
 from pydantic import JsonValue
 
 from labfleet_proto.ids import OPERATORS, Digest, TenantId
@@ -26,11 +28,6 @@ FETCHED = TenantId(".fetched")
 """Owner, no tenant's name, of what was fetched from upstreams: the store keeps it for the next who asks."""
 
 
-def is_shared(repository: str) -> bool:
-    """Whether every tenant may read it: the operators' names without a slash (docker's `library/`)."""
-    return "/" not in repository
-
-
 _UNNAMED = "_none"
 
 
@@ -44,13 +41,11 @@ def is_unnamed(repository: str) -> bool:
     return repository.startswith("_") and repository.partition("/")[2] == _UNNAMED
 
 
-def may_read(tenant: TenantId, repository: str) -> bool:
-    """Whether a tenant may see what is in a repository."""
-    return owner_of(repository) == tenant or is_shared(repository)
+def readable_as(tenant: TenantId, name: str, is_shared: Callable[[str], bool]) -> tuple[str, ...]:
+    """The repositories that a name may mean to a tenant when reading, best first.
 
-
-def readable_as(tenant: TenantId, name: str) -> tuple[str, ...]:
-    """The repositories that a name may mean to a tenant when reading, best first."""
+    `is_shared` says which of the operators' are everybody's.
+    """
     own = own_repository(tenant, name)
     return (own, name) if own != name and is_shared(name) else (own,)
 
@@ -182,6 +177,21 @@ class ManifestRecord(Message):
     pushed_at_ns: int
 
 
+class TenantStorage(Message):
+    """What counts for a tenant's quota."""
+
+    tenant: TenantId
+    stored_bytes: int
+    repositories: int
+
+
+class TenantsStorage(Message):
+    """Of every tenant that has images."""
+
+    tenants: tuple[TenantStorage, ...]
+
+
+TENANTS_STORAGE = JobKind("tenants_storage", "image-store", Nothing, TenantsStorage)
 RESOLVE_IMAGE = JobKind("resolve_image", "image-store", ImageQuery, ImageDetail)
 """Find one image. Raises NotFoundError ("No such image: ...") or ConflictError (ambiguous prefix)."""
 LIST_IMAGES = JobKind("list_images", "image-store", Nothing, ImageList)

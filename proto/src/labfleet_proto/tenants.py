@@ -13,6 +13,7 @@ from enum import StrEnum
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import OPERATORS, TenantId
 from labfleet_proto.message import Message
+from labfleet_proto.registry_access import RepositoryGrant
 
 FLEET_USER = "_fleet"
 """User by which the fleet's services name the store's repositories by its own names."""
@@ -49,6 +50,10 @@ class TenantRecord(Message):
     created_at_ns: int
     is_leaving: bool = False
     """Its credentials are refused; what it owns is being removed."""
+    most_stored_bytes: int = 0
+    """Of the blobs that its repositories refer to, each once; 0 means no quota."""
+    most_repositories: int = 0
+    """0 means no quota."""
 
 
 class TokenRecord(Message):
@@ -63,6 +68,8 @@ class TokenRecord(Message):
     expires_at_ns: int = 0
     """0 means never."""
     note: str = ""
+    repositories: tuple[RepositoryGrant, ...] = ()
+    """Of a robot, which has no scopes: all that it may do, and only at the registry."""
 
 
 class CertificateRecord(Message):
@@ -84,6 +91,10 @@ class Identity:
     scopes: frozenset[Scope]
     expires_at_ns: int = 0
     """When the credential ends; 0 means never."""
+    repositories: tuple[RepositoryGrant, ...] = ()
+    """Of a robot."""
+    token: str = ""
+    """Id of the token, if it is one."""
 
 
 def checked_tenant(name: str) -> TenantId:
@@ -151,6 +162,11 @@ def is_visitor_pass(text: str, secret: str, tenant: TenantId, now_ns: int) -> bo
         return False
     good = _signed(secret, tenant, int(expires))
     return hmac.compare_digest(signature.encode(), good.encode()) and now_ns < int(expires)
+
+
+def pass_expiry_ns(text: str) -> int:
+    """When a pass that was found good ends."""
+    return int(text.split("_")[1])
 
 
 def _signed(secret: str, tenant: TenantId, expires_at_ns: int) -> str:

@@ -44,6 +44,13 @@ class Credentials:
             return None
         return self._identity(record)
 
+    def of_token_id(self, token: str) -> Identity | None:
+        """Whose token it was that something was made of; None if it is unknown, expired or revoked."""
+        record = self.tokens.get(token)
+        if record is None or tenants.is_over(record, self.clock.now_ns()):
+            return None
+        return self._identity(record)
+
     def of_certificate(self, fingerprint: str) -> Identity | None:
         """Whose certificate it is; None if it is unknown, expired or revoked."""
         record = self.certificates.get(fingerprint)
@@ -63,7 +70,12 @@ class Credentials:
     def _identity(self, record: TokenRecord | CertificateRecord) -> Identity | None:
         if not self.is_there(record.tenant):
             return None
-        return Identity(record.tenant, frozenset(record.scopes), record.expires_at_ns)
+        scopes = frozenset(record.scopes)
+        if isinstance(record, TokenRecord):
+            return Identity(
+                record.tenant, scopes, record.expires_at_ns, record.repositories, record.id
+            )
+        return Identity(record.tenant, scopes, record.expires_at_ns)
 
 
 def split_authorization(header: str) -> tuple[str, str]:

@@ -21,20 +21,28 @@ from labfleet_image_store.service.door import Door
 from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.fetching import Fetcher
 from labfleet_image_store.service.healing import Healer
-from labfleet_image_store.service.jobs import serve_jobs, serve_remote_jobs, serve_scrubbing
+from labfleet_image_store.service.jobs import (
+    serve_jobs,
+    serve_remote_jobs,
+    serve_scrubbing,
+    serve_usage,
+)
 from labfleet_image_store.service.larder import Larder
 from labfleet_image_store.service.library import Library
 from labfleet_image_store.service.measuring import Measurer
 from labfleet_image_store.service.mirror_source import MirrorSource
 from labfleet_image_store.service.passing import Passing
 from labfleet_image_store.service.pulling import Puller
+from labfleet_image_store.service.quotas import Quotas, quotas_in
 from labfleet_image_store.service.registry import Registry
 from labfleet_image_store.service.remote import Remote
 from labfleet_image_store.service.scrubber import Pace, Scrubber
+from labfleet_image_store.service.sharing import Sharing
+from labfleet_image_store.service.tenant_rules import TenantRules
 from labfleet_image_store.service.transfers import Transfers
 from labfleet_image_store.service.upstreams import Upstreams
 from labfleet_image_store.settings import Settings
-from labfleet_proto.buckets import CONTAINERS, MANIFESTS, TAGS, UPSTREAMS
+from labfleet_proto.buckets import CONTAINERS, MANIFESTS, SHARED, TAGS, UPSTREAMS
 from labfleet_proto.image_streams import IMAGE_STORE
 
 _SWEEP_EVERY_S = 60.0
@@ -51,30 +59,46 @@ def listeners(addresses: str) -> list[socket.socket]:
     return found
 
 
-async def sweep(files: BlobFiles) -> None:
+async def sweep(files: BlobFiles, quotas: Quotas) -> None:
     """Drop stale uploads and measure the store, for ever."""
     while True:
         await asyncio.to_thread(files.sweep)
         count, size = await asyncio.to_thread(files.total)
         metrics.BLOBS.set(count)
         metrics.BLOB_BYTES.set(size)
+        quotas.measure()
         await asyncio.sleep(_SWEEP_EVERY_S)
+
+
+async def opened(
+    chassis: Chassis, files: BlobFiles, credentials: Credentials, registry: str
+) -> Catalogue:
+    """What exists, for whom, and how much of it a tenant may have."""
+    stored = await chassis.mirror(MANIFESTS)
+    quotas = Quotas(files, stored, quotas_in(credentials.tenants), chassis.clock)
+    return Catalogue(
+        files,
+        await chassis.mirror(TAGS),
+        stored,
+        chassis.clock,
+        frozenset(name.strip() for name in registry.split(",")),
+        TenantRules(Sharing(await chassis.mirror(SHARED)), quotas),
+    )
 
 
 async def run(chassis: Chassis, settings: Settings) -> None:
     """Run until told to stop."""
     files = BlobFiles(settings.state_dir)
-    domains = frozenset(name.strip() for name in settings.registry.split(","))
-    catalogue = Catalogue(
-        files, await chassis.mirror(TAGS), await chassis.mirror(MANIFESTS), chassis.clock, domains
-    )
     credentials = await Credentials.open(chassis)
-    door = Door(credentials, settings.fleet_secret.get_secret_value())
+    catalogue = await opened(chassis, files, credentials, settings.registry)
+    quotas, is_shared = catalogue.quotas, catalogue.sharing.is_shared
+    door = Door(credentials, settings.fleet_secret.get_secret_value(), is_shared)
     chassis.loop("departed", lambda: departed.keep(catalogue, credentials, chassis.log))
     layers = Layers(settings.state_dir, files)
     library = Library(catalogue, layers)
     events = Events(chassis)
     await serve_jobs(chassis, library, events)
+    await serve_usage(chassis, quotas)
     client = UpstreamClient(chassis.clock)
     upstreams = Upstreams(await chassis.mirror(UPSTREAMS), client, chassis.clock, chassis.log)
     larder = Larder(catalogue, chassis.clock, chassis.log)
@@ -93,7 +117,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.loop("heal", healer.run)
     chassis.loop("probe", upstreams.probe)
     chassis.loop("larder", lambda: larder.run(settings.fetched_keep_s))
-    chassis.loop("sweep", lambda: sweep(files))
+    chassis.loop("sweep", lambda: sweep(files, quotas))
     collector = Collector(
         catalogue, layers, await chassis.bus.bucket(CONTAINERS), chassis.clock, chassis.log
     )

@@ -24,3 +24,11 @@ SCRUB_ENDED = Gauge(
 DAMAGED = Counter("labfleet_registry_damaged_blobs_total", "Blobs found damaged.")
 HEALED = Counter("labfleet_registry_healed_blobs_total", "Damaged blobs that are whole again.")
 QUARANTINED = Gauge("labfleet_registry_quarantined_blobs", "Damaged blobs that are set aside now.")
+TENANT_BYTES = Gauge(
+    "labfleet_registry_tenant_bytes",
+    "Bytes that count for a tenant's quota.",
+    (
+        "tenant",
+    ),  # whom to talk to when the disk fills; a fleet has hundreds, and they go with the tenant
+)
+QUOTA_REFUSALS = Counter("labfleet_registry_quota_refusals_total", "Refused for a tenant's quota.")

@@ -336,6 +336,10 @@ class BlobFiles:
         self._open.pop(upload.id, None)
         self._about(upload.id).unlink(missing_ok=True)
 
+    def open_uploads(self) -> list[Upload]:
+        """Sessions that this process knows."""
+        return list(self._open.values())
+
     def cancel(self, upload: Upload) -> None:
         """Drop a session and its bytes."""
         with contextlib.suppress(OSError):  # bytes that do not fit are dropped, too

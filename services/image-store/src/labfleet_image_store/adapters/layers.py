@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -137,16 +138,24 @@ class Layers:
         """Let a repository refer to a layer whose content its owner has shown to have."""
         self._files.link(repository, fact.digest)
 
-    def make(self, repository: str, source: IO[bytes], *, is_checked: bool = True) -> LayerFact:
+    def make(
+        self,
+        repository: str,
+        source: IO[bytes],
+        *,
+        is_checked: bool = True,
+        check_size: Callable[[int], None] = lambda _size: None,
+    ) -> LayerFact:
         """Store a layer of the tar that is read from `source`, whole or not at all. Blocks.
 
-        A layer of the same content that is there already is used again.
+        A layer of the same content that is there already is used again. `check_size` is told how large
+        the blob is as it grows, and may raise.
         Raises InvalidRequestError (no tar), DiskFullError.
         """
         aside = self._aside / f"layer-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as target:
-                sink = _Sink(target)
+                sink = _Sink(target, check_size)
                 reader = cast("IO[bytes]", _Tee(source, sink))
                 if is_checked:
                     check_tar(reader)
@@ -188,8 +197,9 @@ def check_tar(source: IO[bytes]) -> None:
 class _Sink:
     """Compresses and hashes what it is given."""
 
-    def __init__(self, target: IO[bytes]) -> None:
+    def __init__(self, target: IO[bytes], check_size: Callable[[int], None]) -> None:
         self._target = target
+        self._check_size = check_size
         self._deflate = Deflater()
         self.diff = hashlib.sha256()
         self.blob = hashlib.sha256()
@@ -212,6 +222,7 @@ class _Sink:
     def _put(self, data: bytes) -> None:
         self.blob.update(data)
         self.size += len(data)
+        self._check_size(self.size)
         self._target.write(data)
 
 

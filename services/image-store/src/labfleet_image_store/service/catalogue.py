@@ -11,15 +11,15 @@ from labfleet_chassis.store import ExistsError
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.core import manifests, references
 from labfleet_image_store.core.manifests import INDEX_TYPES, Manifest
+from labfleet_image_store.service.tenant_rules import TenantRules
 from labfleet_proto.buckets import manifest_key, tag_key
 from labfleet_proto.errors import DigestMismatchError, LabfleetError, NotFoundError
-from labfleet_proto.ids import Digest
+from labfleet_proto.ids import Digest, TenantId
 from labfleet_proto.images import (
     ManifestRecord,
     TagRecord,
     familiar_repository,
     is_unnamed,
-    may_read,
     owner_of,
     readable_as,
 )
@@ -41,12 +41,15 @@ class Catalogue:
         stored: Mirror[ManifestRecord],
         clock: Clock,
         own_domains: frozenset[str],
+        rules: TenantRules,
     ) -> None:
         self.files = files
         self.tags = tags
         self.manifests = stored
         self._clock = clock
         self.own_domains = own_domains
+        self.sharing = rules.sharing
+        self.quotas = rules.quotas
         self._parsed: dict[str, Manifest] = {}
         self._configs: dict[str, dict[str, Any]] = {}
 
@@ -83,8 +86,8 @@ class Catalogue:
         """Store a manifest, and its tag if `reference` is one.
 
         Blobs that the caller may read under the same name from a shared repository are referred to.
-        Raises InvalidRequestError, DigestMismatchError, NotFoundError when a blob of it is not in the
-        repository.
+        Raises InvalidRequestError, DigestMismatchError, QuotaExceededError, NotFoundError when a blob of
+        it is not in the repository.
         """
         manifest = manifests.parse(data, content_type)
         for blob in manifest.blobs:
@@ -99,6 +102,8 @@ class Catalogue:
             have = f"sha256:{hashlib.sha256(data).hexdigest()}"
             if have != reference:
                 raise DigestMismatchError(f"digest invalid: the bytes are {have}, not {reference}")
+        own = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.quotas.check(repository, {own: len(data), **dict.fromkeys(manifest.blobs)})
         digest = self.files.put(repository, data)
         record = ManifestRecord(
             repository=repository,
@@ -123,7 +128,7 @@ class Catalogue:
             self.files.link(repository, blob)  # renewed: the collector leaves it
             return True
         name = familiar_repository(repository)
-        for source in readable_as(owner_of(repository), name):
+        for source in self.readable_as(owner_of(repository), name):
             if self.files.has(source, blob):
                 if source != repository:
                     self.files.link(repository, blob)
@@ -240,8 +245,16 @@ class Catalogue:
     def visible(self) -> list[ManifestRecord]:
         """Manifests that the caller may see, its own first."""
         tenant = caller_tenant()
-        every = [each for each in self.manifests.values() if may_read(tenant, each.repository)]
+        every = [
+            each
+            for each in self.manifests.values()
+            if self.sharing.may_read(tenant, each.repository)
+        ]
         return sorted(every, key=lambda each: owner_of(each.repository) != tenant)
+
+    def readable_as(self, tenant: TenantId, name: str) -> tuple[str, ...]:
+        """The repositories that a name may mean to a tenant when reading, best first."""
+        return readable_as(tenant, name, self.sharing.is_shared)
 
     def first_of(self, repositories: tuple[str, ...], reference: str) -> ManifestRecord:
         """Find a manifest in the first repository that has it. Raises NotFoundError."""
@@ -253,12 +266,22 @@ class Catalogue:
                 continue
         return self.record(last, reference)
 
+    def _below(self, record: ManifestRecord, manifest: Manifest) -> dict[str, int | None]:
+        """A manifest and all that a copy of it refers to."""
+        found = self.quotas.below(record.repository, record.digest)
+        for child in manifest.children:
+            if manifest_key(record.repository, Digest(child.digest)) in self.manifests.entries:
+                found |= self.quotas.below(record.repository, Digest(child.digest))
+        return found
+
     async def copy(self, record: ManifestRecord, repository: str) -> None:
         """Refer to a manifest, and to all below it that its repository refers to, from one more repository.
 
         Of an index that was fetched not all is there, and a name in it is no leave to read a blob.
+        Raises QuotaExceededError.
         """
         manifest = self.manifest(record.digest)
+        self.quotas.check(repository, self._below(record, manifest))
         for child in manifest.children:
             below = self.manifests.get(manifest_key(record.repository, Digest(child.digest)))
             if below is not None:

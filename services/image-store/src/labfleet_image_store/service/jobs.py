@@ -5,6 +5,7 @@ from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.healing import Healer
 from labfleet_image_store.service.library import Library
 from labfleet_image_store.service.pulling import Puller
+from labfleet_image_store.service.quotas import Quotas
 from labfleet_image_store.service.remote import Remote
 from labfleet_image_store.service.scrubber import Scrubber
 from labfleet_proto import builds, images, scrubbing, upstreams
@@ -44,6 +45,24 @@ async def serve_scrubbing(chassis: Chassis, scrubber: Scrubber, healer: Healer) 
     await chassis.bus.serve(scrubbing.START_SCRUB, start)
     await chassis.bus.serve(scrubbing.SCRUB_STATE, state)
     await chassis.bus.serve(scrubbing.CHECK_IMAGES, check)
+
+
+async def serve_usage(chassis: Chassis, quotas: Quotas) -> None:
+    """Answer, from now on, how much each tenant has."""
+
+    async def storage(_job: Job, _args: Nothing) -> images.TenantsStorage:
+        return images.TenantsStorage(
+            tenants=tuple(
+                images.TenantStorage(
+                    tenant=tenant,
+                    stored_bytes=holding.stored_bytes,
+                    repositories=len(holding.repositories),
+                )
+                for tenant, holding in sorted(quotas.every().items())
+            )
+        )
+
+    await chassis.bus.serve(images.TENANTS_STORAGE, storage)
 
 
 async def serve_jobs(chassis: Chassis, library: Library, events: Events) -> None:

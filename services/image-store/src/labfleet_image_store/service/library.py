@@ -27,7 +27,6 @@ from labfleet_proto.images import (
     is_unnamed,
     own_repository,
     owner_of,
-    readable_as,
     unnamed_repository,
 )
 
@@ -62,7 +61,7 @@ class Library:
         """
         try:
             reference = self.parse(text)
-            places = readable_as(caller_tenant(), reference.repository)
+            places = self.catalogue.readable_as(caller_tenant(), reference.repository)
             record = self.catalogue.first_of(places, reference.digest or reference.tag or "")
             image = self.catalogue.image_of(record)
             if image is not None:
@@ -95,7 +94,7 @@ class Library:
             return []
         try:
             reference = self.parse(name)
-            places = readable_as(caller_tenant(), reference.repository)
+            places = self.catalogue.readable_as(caller_tenant(), reference.repository)
             tags = self.catalogue.tags_of(places)
         except (NotFoundError, InvalidRequestError):
             return []

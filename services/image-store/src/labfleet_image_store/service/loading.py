@@ -10,6 +10,7 @@ from typing import IO, Any
 from labfleet_image_store.adapters.layers import LayerFact, Layers
 from labfleet_image_store.adapters.tar_file import TarFile, spooled
 from labfleet_image_store.core import archives, manifests
+from labfleet_image_store.service.quotas import Room
 from labfleet_image_store.service.shelf import Shelf, check_config
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import Digest
@@ -31,6 +32,14 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where layers are kept until their images have names, and how much fits there."""
+
+    repository: str
+    room: Room
+
+
+@dataclass(frozen=True)
 class Loader:
     """Reads tars in a thread."""
 
@@ -42,7 +51,8 @@ class Loader:
     async def load(self, source: IO[bytes], tell: Tell) -> list[tuple[Digest, tuple[str, ...]]]:
         """Store all images of a tar; return ids and familiar names. Raises LabfleetError."""
         unnamed = self.shelf.unnamed
-        prepared = await asyncio.to_thread(self._prepare, source, unnamed, tell)
+        place = Place(unnamed, self.shelf.quotas.room(unnamed))
+        prepared = await asyncio.to_thread(self._prepare, source, place, tell)
         done = []
         for image in prepared:
             names = [self.shelf.name(name) for name in image.names]
@@ -50,18 +60,18 @@ class Loader:
             done.append((image_id, tuple(name.familiar for name in names)))
         return done
 
-    def _prepare(self, source: IO[bytes], unnamed: str, tell: Tell) -> list[Prepared]:
+    def _prepare(self, source: IO[bytes], place: Place, tell: Tell) -> list[Prepared]:
         with spooled(self.directory, source) as tar:
             if archives.DOCKER_MANIFEST_FILE in tar:
                 table = tar.read(archives.DOCKER_MANIFEST_FILE, manifests.MOST_BYTES)
                 return [
-                    self._docker_image(tar, entry, unnamed, tell)
+                    self._docker_image(tar, entry, place, tell)
                     for entry in archives.docker_images(table)
                 ]
             if archives.OCI_INDEX_FILE in tar:
                 index = _document(tar.read(archives.OCI_INDEX_FILE, manifests.MOST_BYTES))
                 return [
-                    self._laid_out(tar, entry, unnamed, tell)
+                    self._laid_out(tar, entry, place, tell)
                     for entry in archives.laid_out_images(index)
                 ]
         raise InvalidRequestError(
@@ -70,38 +80,42 @@ class Loader:
         )
 
     def _docker_image(
-        self, tar: TarFile, entry: archives.ArchivedImage, unnamed: str, tell: Tell
+        self, tar: TarFile, entry: archives.ArchivedImage, place: Place, tell: Tell
     ) -> Prepared:
         config = tar.read(entry.config, _MOST_CONFIG_BYTES)
-        facts = self._layers(tar, entry.layers, unnamed, tell)
+        facts = self._layers(tar, entry.layers, place, tell)
         check_config(config, facts)
         return Prepared(config, facts, entry.tags)
 
     def _layers(
-        self, tar: TarFile, members: tuple[str, ...], unnamed: str, tell: Tell
+        self, tar: TarFile, members: tuple[str, ...], place: Place, tell: Tell
     ) -> tuple[LayerFact, ...]:
         if len(members) > manifests.MOST_LAYERS:
             raise InvalidRequestError(
                 f"archive: {len(members)} layers; at most {manifests.MOST_LAYERS} are taken"
             )
-        return tuple(self._layer(tar, member, unnamed, tell) for member in members)
+        return tuple(self._layer(tar, member, place, tell) for member in members)
 
-    def _layer(self, tar: TarFile, member: str, unnamed: str, tell: Tell) -> LayerFact:
+    def _layer(self, tar: TarFile, member: str, place: Place, tell: Tell) -> LayerFact:
         with tar.open(member) as file:
             diff_id, size = self.layers.measure(file)
         short = diff_id[7:19]
         detail = {"current": size, "total": size}
         known = self.layers.of_diff(diff_id)
         if known is not None:
-            self.layers.use(unnamed, known)
+            self.layers.use(place.repository, known)
             return known
         with tar.open(member) as file:
-            made = self.layers.make(unnamed, self.layers.opened(file))
+            made = self.layers.make(
+                place.repository, self.layers.opened(file), check_size=place.room.check
+            )
+        place.room.take(made.size_bytes)
+        self.shelf.quotas.received(place.repository, made.digest)
         tell({"status": "Loading layer", "progressDetail": detail, "id": short})
         return made
 
     def _laid_out(
-        self, tar: TarFile, entry: archives.LaidOut, unnamed: str, tell: Tell
+        self, tar: TarFile, entry: archives.LaidOut, place: Place, tell: Tell
     ) -> Prepared:
         body = _blob(tar, entry.digest)
         manifest = manifests.parse(body, "")
@@ -114,7 +128,7 @@ class Loader:
             raise InvalidRequestError("archive: a manifest without an image's config")
         members = tuple(archives.blob_member(layer.digest) for layer in manifest.layers)
         config = _blob(tar, manifest.config.digest)
-        facts = self._layers(tar, members, unnamed, tell)
+        facts = self._layers(tar, members, place, tell)
         check_config(config, facts)
         # A bare tag, as skopeo writes it, names no repository.
         named = entry.name if "/" in entry.name or ":" in entry.name else ""

@@ -15,7 +15,6 @@ from labfleet_image_store.service.remote import Remote
 from labfleet_image_store.service.upstreams import NoneHasItError
 from labfleet_proto.errors import NotFoundError
 from labfleet_proto.images import ManifestRecord
-from labfleet_proto.tenants import Scope
 from labfleet_proto.upstreams import RegistryLogin
 
 _NOBODY = RegistryLogin()
@@ -41,7 +40,7 @@ class Passing:
 
     def _way(self, visitor: Visitor, name: str) -> tuple[Route, str] | None:
         """Route and path of a repository's name; None where nothing is to be asked."""
-        if visitor.is_exact or not visitor.scopes & {Scope.RUN, Scope.IMAGES}:
+        if visitor.is_exact or not visitor.may_fetch:
             return None
         registry, path = references.split_registry(name)
         route = self._remote.upstreams.route(registry, _NOBODY)

@@ -26,7 +26,7 @@ from labfleet_proto.images import (
     TagRecord,
     own_repository,
     owner_of,
-    readable_as,
+    unnamed_repository,
 )
 from labfleet_proto.upstreams import (
     HUB,
@@ -219,6 +219,7 @@ class Puller:
         await tell(pull_lines.pulling(wish.shown, wish.label))
         record = await self._of_machine(route, wish, top)
         self._check_kind(record)
+        self._check_quota(record)
         await self._layers(route, wish, record, tell)
         named = top if record.digest == top.digest or wish.machine == platforms.OWN else record
         is_new = await self._name(wish, named)
@@ -284,6 +285,13 @@ class Puller:
             kind = config.media_type if config is not None else record.media_type
             raise InvalidRequestError(f"unsupported media type {kind}: it is no image")
 
+    def _check_quota(self, record: ManifestRecord) -> None:
+        """Raise QuotaExceededError before anything is fetched that the tenant may not have."""
+        manifest = self._catalogue.manifest(record.digest)
+        parts = [*manifest.layers, *([manifest.config] if manifest.config is not None else [])]
+        wanted = {part.digest: part.size for part in parts} | {record.digest: record.size_bytes}
+        self._catalogue.quotas.check(unnamed_repository(caller_tenant()), wanted)
+
     def _check(self, record: ManifestRecord) -> None:
         """Raise InvalidRequestError for a config that does not belong to its layers."""
         manifest = self._catalogue.manifest(record.digest)
@@ -319,7 +327,7 @@ class Puller:
     async def _name(self, wish: _Wish, record: ManifestRecord) -> bool:
         """Let the tenant's own name lead to it; whether it did not before."""
         tenant, reference = caller_tenant(), wish.reference
-        places = readable_as(tenant, reference.repository)
+        places = self._catalogue.readable_as(tenant, reference.repository)
         own = own_repository(tenant, reference.repository)
         try:
             before = self._catalogue.first_of(places, reference.tag or reference.digest or "")

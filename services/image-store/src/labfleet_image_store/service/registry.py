@@ -9,18 +9,20 @@ import json
 import re
 import time
 from typing import Any, BinaryIO
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 from labfleet_chassis.caller import acting_for
 from labfleet_chassis.logs import Log
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters import sendfile
 from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
-from labfleet_image_store.core import manifests, ranges, references
+from labfleet_image_store.core import manifests, ranges, references, registry_scopes
 from labfleet_image_store.service.blob_sending import send_blob
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.door import Door
+from labfleet_image_store.service.paging import page_of, reply_json
 from labfleet_image_store.service.passing import Passing
+from labfleet_image_store.service.receiving import Receiver
 from labfleet_image_store.service.registry_request import (
     Receive,
     RegistryError,
@@ -28,18 +30,20 @@ from labfleet_image_store.service.registry_request import (
     Send,
     translated,
 )
+from labfleet_image_store.service.token_server import TokenServer, entered
 from labfleet_proto.errors import (
     LabfleetError,
     NotFoundError,
 )
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import familiar_repository, is_unnamed
+from labfleet_proto.registry_access import Action
 
-_MOST_TAGS = 1000
 _DRAIN_LIMIT_S = 10.0
 
 _ROUTES = (
     ("base", re.compile(r"/v2/?")),
+    ("token", re.compile(r"/v2/token")),
     ("catalog", re.compile(r"/v2/_catalog")),
     ("tags", re.compile(r"/v2/(?P<name>.+)/tags/list")),
     ("upload", re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<upload>[^/]+)")),
@@ -58,8 +62,10 @@ class Registry:
     ) -> None:
         self._files = files
         self._door = door
+        self._tokens = TokenServer(door)
         self._passing = passing
         self._catalogue = catalogue
+        self._receiver = Receiver(files, catalogue.quotas)
         self._log = log
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -76,6 +82,8 @@ class Registry:
             receive=receive,
             send=send,
             send_file=(scope.get("extensions") or {}).get(sendfile.EXTENSION, _never),
+            scheme=scope.get("scheme", "http"),
+            server=":".join(str(each) for each in scope.get("server") or ("localhost",)),
         )
         began = time.perf_counter()
         try:
@@ -100,21 +108,21 @@ class Registry:
         await request.drain(_DRAIN_LIMIT_S)
         text = {"errors": [{"code": error.code, "message": str(error), "detail": None}]}
         body = json.dumps(text).encode()
-        challenge = {"WWW-Authenticate": 'Basic realm="Labfleet"'} if error.status == 401 else {}
         await request.reply(
             error.status,
-            {"Content-Type": "application/json", **challenge},
+            {"Content-Type": "application/json", **error.headers},
             b"" if request.method == "HEAD" else body,
         )
 
     async def _serve(self, kind: str, request: Request) -> None:
-        visitor = self._door.admit(request.headers.get("authorization", ""))
-        if visitor is None:
-            raise RegistryError(401, "UNAUTHORIZED", "authentication required: log in with a token")
-        request.visitor = visitor
-        if not visitor.may(request.method):
-            raise RegistryError(403, "DENIED", f"the token's scopes do not allow {request.method}")
+        handler = getattr(self, f"_{kind}_{request.method.lower()}", None)
+        if kind == "token" and handler is not None:
+            await handler(request)
+            return
         name = request.part.get("name")
+        need = registry_scopes.needed(kind, request.method, name)
+        visitor = entered(self._door, request, (need,) if need is not None else ())
+        request.visitor = visitor
         if name is not None:
             plain = familiar_repository(name) if visitor.is_exact else name
             is_good = references.is_repository(plain) or (
@@ -123,7 +131,6 @@ class Registry:
             if not is_good:
                 raise RegistryError(400, "NAME_INVALID", f"repository name {name!r} is not valid")
             request.part["name"] = references.canonical(name)
-        handler = getattr(self, f"_{kind}_{request.method.lower()}", None)
         if handler is None and request.method == "HEAD":
             handler = getattr(self, f"_{kind}_get", None)
         if handler is None:
@@ -137,9 +144,17 @@ class Registry:
     async def _base_get(self, request: Request) -> None:
         await request.reply(200, {"Content-Type": "application/json"}, b"{}")
 
+    async def _token_get(self, request: Request) -> None:
+        await self._tokens.get(request)
+
+    async def _token_post(self, request: Request) -> None:
+        await self._tokens.post(request)
+
     async def _catalog_get(self, request: Request) -> None:
-        names, link = _page(request, self._catalogue.repositories(), "/v2/_catalog")
-        await _json(request, {"repositories": names}, link)
+        every = self._catalogue.repositories()
+        readable = [name for name in every if request.known.may(name, Action.PULL)]
+        names, link = page_of(request, readable, "/v2/_catalog")
+        await reply_json(request, {"repositories": names}, link)
 
     async def _tags_get(self, request: Request) -> None:
         name = request.part["name"]
@@ -147,8 +162,8 @@ class Registry:
             every = self._catalogue.tags_of(request.readable())
         except NotFoundError:
             every = await self._passing.tags(request.known, name)
-        tags, link = _page(request, every, f"/v2/{name}/tags/list")
-        await _json(request, {"name": name, "tags": tags}, link)
+        tags, link = page_of(request, every, f"/v2/{name}/tags/list")
+        await reply_json(request, {"name": name, "tags": tags}, link)
 
     # -- blobs
 
@@ -214,15 +229,15 @@ class Registry:
         if mount and not references.is_digest(mount):
             raise RegistryError(400, "DIGEST_INVALID", f"digest {mount!r} is not valid")
         if mount and source:
-            readable = request.readable(references.canonical(source))
+            readable = request.mountable(references.canonical(source))
             if any(self._files.has(repository, mount) for repository in readable):
-                self._files.link(own, mount)
+                self._receiver.mount(own, mount)
                 await self._created(request, mount)
                 return
-        upload = self._files.begin(own)
         digest = request.asked("digest")
+        upload = self._receiver.begin(own, digest)
         if digest is not None:
-            await self._receive(request, upload)
+            await self._receiver.receive(request, upload)
             await self._finish(request, upload, digest)
             return
         await self._accepted(request, upload, 202)
@@ -237,7 +252,7 @@ class Registry:
         upload = self._find(request)
         async with upload.lock:
             self._check_range(request, upload)
-            await self._receive(request, upload)
+            await self._receiver.receive(request, upload)
         await self._accepted(request, upload, 202)
 
     async def _upload_put(self, request: Request) -> None:
@@ -247,7 +262,7 @@ class Registry:
         upload = self._find(request)
         async with upload.lock:
             self._check_range(request, upload)
-            await self._receive(request, upload)
+            await self._receiver.receive(request, upload)
             await self._finish(request, upload, digest)
 
     async def _upload_delete(self, request: Request) -> None:
@@ -264,13 +279,8 @@ class Registry:
             raise RegistryError(400, "BLOB_UPLOAD_INVALID", f"Content-Range {exc}") from exc
         self._files.check_offset(upload, first)
 
-    async def _receive(self, request: Request, upload: Upload) -> None:
-        async for chunk in request.chunks():
-            metrics.RECEIVED.inc(len(chunk))
-            self._files.append(upload, chunk)
-
     async def _finish(self, request: Request, upload: Upload, digest: str) -> None:
-        await asyncio.to_thread(self._files.finish, upload, digest)
+        await self._receiver.finish(upload, digest)
         await self._created(request, digest)
 
     async def _created(self, request: Request, digest: str) -> None:
@@ -367,26 +377,6 @@ def _route(path: str) -> tuple[str, dict[str, str]]:
         if found:
             return kind, found.groupdict()
     return "unknown", {}
-
-
-def _page(request: Request, names: list[str], path: str) -> tuple[list[str], dict[str, str]]:
-    """One page of names after `last`, and the Link header to the next one."""
-    last = request.asked("last")
-    after = [name for name in names if last is None or name > last]
-    asked = request.asked("n")
-    if asked is not None and not (asked.isascii() and asked.isdigit()):
-        raise RegistryError(400, "PAGINATION_NUMBER_INVALID", f"n {asked!r} is not a number")
-    limit = min(int(asked), _MOST_TAGS) if asked is not None else _MOST_TAGS
-    page = after[:limit]
-    if len(after) > limit and page:
-        return page, {"Link": f'<{path}?n={limit}&last={quote(page[-1])}>; rel="next"'}
-    return page, {}
-
-
-async def _json(request: Request, value: Any, headers: dict[str, str]) -> None:
-    await request.reply(
-        200, {"Content-Type": "application/json", **headers}, json.dumps(value).encode()
-    )
 
 
 async def _never(_file: BinaryIO, _first: int, _count: int) -> bool:

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labfleet_image_store.adapters.sendfile import SendFile
+from labfleet_image_store.core.registry_scopes import of_repository
 from labfleet_image_store.service.door import Visitor
 from labfleet_proto.errors import (
     ConflictError,
     DigestMismatchError,
     DiskFullError,
+    ForbiddenError,
     InvalidRequestError,
     LabfleetError,
     NotFoundError,
     RateLimitedError,
 )
+from labfleet_proto.registry_access import Action
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -25,10 +28,13 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class RegistryError(Exception):
     """An error in the specification's own terms."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.headers = headers or {}
 
 
 @dataclass
@@ -44,6 +50,9 @@ class Request:
     receive: Receive
     send: Send
     send_file: SendFile
+    scheme: str = "http"
+    server: str = "localhost"
+    """Where it listens: for a request that does not say to which host it is."""
     status: int = 0
     _more: bool = True
     sent: dict[str, str] = field(default_factory=dict)
@@ -57,6 +66,12 @@ class Request:
         """The repositories to read from, best first; `name` is another one than the path's."""
         return self.known.readable(name or self.part["name"])
 
+    def mountable(self, name: str) -> tuple[str, ...]:
+        """The repositories from which a blob may be taken over: those that whoever asks may pull."""
+        need = of_repository(name, Action.PULL)
+        may = self.known.has(need) and self.known.covers(need)
+        return self.readable(name) if may else ()
+
     @property
     def known(self) -> Visitor:
         """Who was let in."""
@@ -68,6 +83,12 @@ class Request:
         """First value of a query parameter."""
         values = self.query.get(name)
         return values[0] if values else None
+
+    @property
+    def announced_bytes(self) -> int:
+        """Length of the body as the client says it; 0 if it does not."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isascii() and text.isdigit() else 0
 
     async def chunks(self) -> Any:
         """Yield the body as it comes. Raises RegistryError when the client goes away."""
@@ -115,20 +136,27 @@ class Request:
 
 def translated(kind: str, error: LabfleetError) -> RegistryError:
     """Our errors in the specification's codes."""
-    unknown = {"tags": "NAME_UNKNOWN", "upload": "BLOB_UPLOAD_UNKNOWN", "blob": "BLOB_UNKNOWN"}
+    status, code = _status_and_code(kind, error)
+    return RegistryError(status, code, error.message)
+
+
+def _status_and_code(kind: str, error: LabfleetError) -> tuple[int, str]:
     match error:
         case NotFoundError():
-            return RegistryError(404, unknown.get(kind, "MANIFEST_UNKNOWN"), error.message)
+            unknown = {"tags": "NAME", "upload": "BLOB_UPLOAD", "blob": "BLOB"}
+            found = 404, f"{unknown.get(kind, 'MANIFEST')}_UNKNOWN"
         case DigestMismatchError():
-            return RegistryError(400, "DIGEST_INVALID", error.message)
+            found = 400, "DIGEST_INVALID"
         case ConflictError():
-            return RegistryError(416, "BLOB_UPLOAD_INVALID", error.message)
+            found = 416, "BLOB_UPLOAD_INVALID"
         case InvalidRequestError():
-            code = "MANIFEST_INVALID" if kind == "manifest" else "BLOB_UPLOAD_INVALID"
-            return RegistryError(400, code, error.message)
+            found = 400, "MANIFEST_INVALID" if kind == "manifest" else "BLOB_UPLOAD_INVALID"
+        case ForbiddenError():
+            found = 403, "DENIED"
         case DiskFullError():
-            return RegistryError(507, "UNKNOWN", error.message)
+            found = 507, "UNKNOWN"
+        case RateLimitedError():
+            found = 429, "TOOMANYREQUESTS"
         case _:
-            is_limited = isinstance(error, RateLimitedError)
-            status, code = (429, "TOOMANYREQUESTS") if is_limited else (503, "UNKNOWN")
-            return RegistryError(status, code, error.message)
+            found = 503, "UNKNOWN"
+    return found

@@ -8,6 +8,7 @@ from labfleet_image_store.adapters.layers import LayerFact
 from labfleet_image_store.core import archives, new_images
 from labfleet_image_store.core.references import Reference
 from labfleet_image_store.service.library import Library
+from labfleet_image_store.service.quotas import Quotas
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import own_repository, unnamed_repository
@@ -18,6 +19,11 @@ class Shelf:
 
     def __init__(self, library: Library) -> None:
         self._library = library
+
+    @property
+    def quotas(self) -> Quotas:
+        """What says how much may be stored."""
+        return self._library.catalogue.quotas
 
     @property
     def unnamed(self) -> str:

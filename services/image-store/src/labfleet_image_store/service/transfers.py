@@ -23,6 +23,7 @@ from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.library import Library
 from labfleet_image_store.service.loading import Loader
 from labfleet_image_store.service.pulling import Puller
+from labfleet_image_store.service.quotas import Room
 from labfleet_image_store.service.shelf import Shelf
 from labfleet_proto.errors import InternalError, InvalidRequestError, LabfleetError
 from labfleet_proto.image_streams import (
@@ -137,10 +138,11 @@ class Transfers:
             self._library.catalogue.config_of(request.parent.image_id) if request.parent else None
         )
         await accept({})
+        unnamed = self._shelf.unnamed
         incoming = cast("IO[bytes]", Incoming(Loop(stream)))
         try:
             *facts, layer = await asyncio.to_thread(
-                self._stack, request, incoming, self._shelf.unnamed
+                self._stack, request, incoming, unnamed, self._shelf.quotas.room(unnamed)
             )
             created = rfc3339(self._clock.now_ns())
             config = new_images.config_of(request, parent, layer.diff_id, created)
@@ -157,11 +159,15 @@ class Transfers:
         await _line(stream, NewImage(image_id=image_id, name=name).model_dump())
         await frames.end(stream)
 
-    def _stack(self, request: AddImage, incoming: IO[bytes], unnamed: str) -> list[LayerFact]:
+    def _stack(
+        self, request: AddImage, incoming: IO[bytes], unnamed: str, room: Room
+    ) -> list[LayerFact]:
         """Facts of the parent's layers and of the new one."""
         below = request.parent.layers if request.parent is not None else ()
         facts = [self._layers.fact(layer.digest) for layer in below]
-        return [*facts, self._layers.make(unnamed, inflated(incoming))]
+        made = self._layers.make(unnamed, inflated(incoming), check_size=room.check)
+        self._shelf.quotas.received(unnamed, made.digest)
+        return [*facts, made]
 
     async def _failed(self, stream: ByteStream, group: BaseExceptionGroup[Any]) -> None:
         failure = first_of(group)
