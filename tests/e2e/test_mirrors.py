@@ -195,6 +195,14 @@ def test_tenants_pull_from_registries_that_operators_named(
     )
     assert "Downloaded newer" in mirrored.docker("pull", f"{plain.host}/{name}:1").out
     _add(mirrored, "quay", plain.url, "quay.example")
+    # What is pulled counts for a tenant's quota, and is not fetched where it does not fit.
+    called, record = f"quay.example/{name}:1", recall(mirrored, "tenants", "ann")
+    assert record is not None
+    remember(mirrored, "tenants", "ann", {**record, "most_stored_bytes": 50_000})
+    until(lambda: "quota of tenant ann" in ann.docker("pull", called, code=None).err)
+    remember(mirrored, "tenants", "ann", record)
+    until(lambda: ann.docker("pull", called, code=None).code == 0)
+    ann.docker("rmi", called)
     for called in (f"{plain.host}/{name}:1", f"quay.example/{name}:1"):
         assert "Downloaded newer" in ann.docker("pull", called).out
         assert called in ann.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out

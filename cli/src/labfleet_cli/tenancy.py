@@ -63,8 +63,14 @@ class Tenancy:
 
     async def create(self, name: str, stored_bytes: int, repositories: int) -> TenantRecord:
         """Make a tenant; a quota of 0 is none. Raises InvalidRequestError, ConflictError."""
+        tenant = tenants.checked_tenant(name)
+        is_new = await (await self._bus.bucket(buckets.TENANTS)).get(tenant) is None
+        if is_new and tenant in await self.storage():
+            raise ConflictError(
+                f"images of an earlier tenant {name} are being removed: try again in a minute"
+            )
         record = TenantRecord(
-            id=tenants.checked_tenant(name),
+            id=tenant,
             created_at_ns=time.time_ns(),
             most_stored_bytes=stored_bytes,
             most_repositories=repositories,

@@ -121,6 +121,13 @@ def test_a_blob_without_a_manifest_counts_for_a_while(store: Store) -> None:
     assert not store.quotas.has(mine("one"), Digest(digest))
 
 
+def test_a_blob_that_is_taken_away_again_counts_no_more(store: Store) -> None:
+    digest = store.files.put(mine("one"), bytes(9000))
+    store.quotas.received(mine("one"), digest)
+    store.files.unlink(mine("one"), digest)
+    assert store.quotas.holding(ANN).stored_bytes == 0
+
+
 def test_uploads_side_by_side_share_the_quota(store: Store) -> None:
     first, second = (store.files.begin(mine(name)) for name in ("one", "two"))
     store.quotas.announce(first, 7000)

@@ -70,8 +70,8 @@ class Quotas:
         self._quota_of = quota_of
         self._clock = clock
         self._below: dict[str, tuple[str, ...]] = {}
-        self._pending: dict[tuple[TenantId, str], int] = {}
-        """When a tenant's blob was last received, in ns."""
+        self._pending: dict[tuple[str, str], int] = {}
+        """When a repository's blob was last received, in ns."""
         self._announced: dict[str, int] = {}
         """Bytes that uploads may come to, by id, while a request sends them."""
 
@@ -114,10 +114,10 @@ class Quotas:
 
     def _arrived(self, tenant: TenantId) -> Iterator[str]:
         oldest_ns = self._clock.now_ns() - _PENDING_NS
-        for (owner, digest), received_ns in list(self._pending.items()):
-            if received_ns < oldest_ns:
-                del self._pending[owner, digest]
-            elif owner == tenant:
+        for (repository, digest), received_ns in list(self._pending.items()):
+            if received_ns < oldest_ns or not self._files.refers(repository, digest):
+                self._pending.pop((repository, digest), None)
+            elif owner_of(repository) == tenant:
                 yield digest
 
     def _sizes(self, digests: Iterable[str]) -> Iterator[tuple[str, int]]:
@@ -189,7 +189,7 @@ class Quotas:
         """A blob has come that no manifest may refer to yet."""
         tenant = owner_of(repository)
         if self._quota_of(tenant).is_set:
-            self._pending[tenant, digest] = self._clock.now_ns()
+            self._pending[repository, digest] = self._clock.now_ns()
 
     def _committed(self, tenant: TenantId, holding: Holding, but: str) -> int:
         """Bytes that a tenant has or is sending, without one upload."""
