@@ -276,6 +276,26 @@ async def test_a_host_that_keeps_no_blobs_claims_none(farm: Farm) -> None:
         assert told.is_unpacked
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_an_evicted_layer_comes_from_its_blob_if_that_is_kept_and_whole(
+    farm: Farm, *, is_damaged: bool
+) -> None:
+    ref, blob = one = layer(1000)
+    store = TestStore(one)
+    async with farm(store) as there:
+        host = await there.host("h1")
+        await host.layers.ensure(image(one))
+        shutil.rmtree(host.layers.take_away(ref.diff_id.removeprefix("sha256:")))
+        assert not host.layers.is_here(ref)
+        if is_damaged:
+            path = host.home / "blobs" / ref.digest.removeprefix("sha256:")
+            path.write_bytes(blob[:-20] + b"x" * 20)
+        await host.layers.ensure(image(one))
+        assert host.layers.is_here(ref)
+        assert store.ranges == ([0, 0] if is_damaged else [0])
+        assert host.layers.blobs.whole() == {ref.digest}
+
+
 async def test_a_new_life_of_a_host_tells_what_is_true(farm: Farm) -> None:
     ref, _ = one = layer(1000)
     async with farm(TestStore(one)) as there:

@@ -15,6 +15,7 @@ from typing import IO
 
 from labfleet_proto.errors import NotFoundError, UnavailableError
 from labfleet_proto.ids import Digest
+from labfleet_proto.layers import BlobState
 from labfleet_runtime_agent.core.eviction import Cached, evictable
 
 _BOOT = "boot"
@@ -112,6 +113,12 @@ class BlobCache:
     def growing(self) -> set[Digest]:
         """Those that are on their way."""
         return set(self._growing)
+
+    def state_of(self, digest: Digest) -> BlobState:
+        """What can be served of it."""
+        if digest in self._sizes:
+            return BlobState.WHOLE
+        return BlobState.PARTIAL if digest in self._growing else BlobState.NONE
 
     def begin(self, digest: Digest, size: int) -> GrowingBlob | None:
         """Take up a blob that is being fetched; None if it does not fit, or cannot be written."""

@@ -28,8 +28,10 @@ class LayerCopies:
         self._changed: set[Digest] = set()
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
-        self.truth: Callable[[], dict[Digest, LayerCopy]] = dict
-        """What is there now; set by whoever knows."""
+        self.truth: Callable[[Digest], LayerCopy | None] = lambda _digest: None
+        """What is there of a layer now; set by whoever knows, as is the next."""
+        self.there: Callable[[], set[Digest]] = set
+        """All layers of which something is there."""
 
     def changed(self, digest: Digest) -> None:
         """What is there of a layer has changed: it is written down soon."""
@@ -78,7 +80,7 @@ class LayerCopies:
     async def _compare_all(self) -> None:
         entries = await self._bucket.entries(f"*.{self.host}")
         self._written = {entry.value.digest: entry.value for entry in entries}
-        self._changed |= self._written.keys() | self.truth().keys()
+        self._changed |= self._written.keys() | self.there()
         await self._write_changed()
 
     async def _write_changed(self) -> None:
@@ -93,7 +95,7 @@ class LayerCopies:
                 raise
 
     async def _write(self, digest: Digest) -> None:
-        copy, key = self.truth().get(digest), layer_copy_key(digest, self.host)
+        copy, key = self.truth(digest), layer_copy_key(digest, self.host)
         if copy == self._written.get(digest):
             return
         if copy is None:

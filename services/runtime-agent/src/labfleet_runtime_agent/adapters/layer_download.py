@@ -33,6 +33,8 @@ class Attempt:
     is_claimed: bool = False
     """Whether this host serves the layer meanwhile."""
     with_peers: bool = True
+    is_local: bool = False
+    """Whether its blob is kept here, and only has to be unpacked again."""
     heard: set[HostId] = field(default_factory=set)
     """Hosts that sent a part."""
 

@@ -34,6 +34,7 @@ _AT_ONCE = 3
 _UNPACK_LIMIT_S = 1800.0
 _DISK_RESERVE_BYTES = 1 << 30
 _TRIES_WITH_PEERS = 2
+_LOCAL_IDLE_S = 1.0
 
 
 class LayerStore:
@@ -63,7 +64,7 @@ class LayerStore:
         self.blobs = blobs
         self._copies = copies
         self._unpack = unpack
-        copies.truth = self._copies_here
+        copies.truth, copies.there = self._copy_here, self._there
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._locks: dict[Digest, asyncio.Lock] = {}
         self._held: Counter[str] = Counter()
@@ -136,7 +137,12 @@ class LayerStore:
                 await self._try(repository, layer, attempt)
                 break
             except LabfleetError as exc:
-                if not attempt.heard or isinstance(exc, DiskFullError):
+                if isinstance(exc, DiskFullError):
+                    raise
+                if attempt.is_local:
+                    self.blobs.drop(layer.digest)
+                    continue
+                if not attempt.heard:
                     raise
                 LAYER_LIES.inc()
                 self._download.peers.distrust(attempt.heard)
@@ -158,12 +164,17 @@ class LayerStore:
         aside = self._aside / _name(layer)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(mode=0o755)
-        blob = self.blobs.begin(layer.digest, layer.size_bytes)
+        attempt.is_local = layer.digest in self.blobs.whole()
+        blob = None if attempt.is_local else self.blobs.begin(layer.digest, layer.size_bytes)
         attempt.is_claimed = blob is not None
         is_good = False
         try:
             async with asyncio.timeout(_UNPACK_LIMIT_S):
-                source = self._download.bytes_of(repository, layer, attempt)
+                source = (
+                    self.blobs.read(layer.digest, 0, _LOCAL_IDLE_S)
+                    if attempt.is_local
+                    else self._download.bytes_of(repository, layer, attempt)
+                )
                 async with contextlib.aclosing(source) as pieces:  # type: ignore[type-var]
                     answer = await self._unpack(_kept(pieces, blob), layer, aside)
             for name, wanted in (("digest", layer.digest), ("diff_id", layer.diff_id)):
@@ -189,20 +200,18 @@ class LayerStore:
         pairs = (pair.split("-") for pair in self._proved)
         return {diff: Digest(f"sha256:{digest}") for digest, diff in pairs}
 
-    def _copies_here(self) -> dict[Digest, LayerCopy]:
-        """What this host tells the others."""
-        whole, growing, host = self.blobs.whole(), self.blobs.growing(), self._copies.host
+    def _copy_here(self, digest: Digest) -> LayerCopy | None:
+        """What this host tells the others of a layer."""
+        prefix = f"{digest.removeprefix('sha256:')}-"
+        is_unpacked = any(pair.startswith(prefix) for pair in self._proved)
+        blob = self.blobs.state_of(digest)
+        if blob is BlobState.NONE and not is_unpacked:
+            return None
+        return LayerCopy(host=self._copies.host, digest=digest, blob=blob, is_unpacked=is_unpacked)
+
+    def _there(self) -> set[Digest]:
         unpacked = {Digest(f"sha256:{pair.partition('-')[0]}") for pair in self._proved}
-        found = {}
-        for digest in whole | growing | unpacked:
-            state = BlobState.PARTIAL if digest in growing else BlobState.NONE
-            found[digest] = LayerCopy(
-                host=host,
-                digest=digest,
-                blob=BlobState.WHOLE if digest in whole else state,
-                is_unpacked=digest in unpacked,
-            )
-        return found
+        return unpacked | self.blobs.whole() | self.blobs.growing()
 
     def note_use(self, in_use: set[str]) -> None:
         """Keep on the disk that these names, and those used since the last time, are used now."""
