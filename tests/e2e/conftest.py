@@ -26,6 +26,7 @@ def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     sweep_leftovers()
     tls, tcp = (f"127.0.0.1:{free_port()}" for _ in range(2))
     with running_fleet(tmp_path_factory.mktemp("docker"), hosts=3, tls=tls, tcp=tcp) as fleet:
+        fleet.labfleet("image", "pre-pull", "busybox")  # else all goes where it is already
         yield fleet
 
 

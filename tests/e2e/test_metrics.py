@@ -25,7 +25,9 @@ WANTED = {
 
 
 def test_metrics_of_every_service(fleet: Fleet) -> None:
-    fleet.docker("run", "--rm", "busybox", "true")
+    for host in fleet.plan.hosts:
+        label = f"labfleet.constraint=host=={host.id}"
+        fleet.docker("run", "--rm", "--label", label, "busybox", "true")
     pongs = asyncio.run(fleets.pings(fleet.plan))
     assert {pong.service for pong in pongs} == set(WANTED)
     addresses = {host.id: host.address for host in fleet.plan.hosts}
