@@ -15,7 +15,7 @@ from labfleet_proto.errors import InvalidRequestError
 _CHUNK = 1 << 20
 _MOST_XZ_MEMORY = 256 << 20
 _MARK_BYTES = 16
-_LONGEST_MAGIC = 10
+LONGEST_MAGIC = 10
 
 
 class Chunks:
@@ -108,7 +108,7 @@ def _with(decompressor: Any, chunks: Iterator[bytes], begin: Any) -> Iterator[by
 def decoded_by_magic(source: IO[bytes]) -> Iterator[bytes]:
     """Yield what a stream holds, decompressed where its first bytes say so, as docker does for `cp`."""
     first = b""
-    while len(first) < _LONGEST_MAGIC and (data := source.read(_LONGEST_MAGIC - len(first))):
+    while len(first) < LONGEST_MAGIC and (data := source.read(LONGEST_MAGIC - len(first))):
         first += data
 
     def chunks() -> Iterator[bytes]:
@@ -130,6 +130,12 @@ def decoded_by_magic(source: IO[bytes]) -> Iterator[bytes]:
 
         return _with(begin(), chunks(), begin)
     return chunks()
+
+
+def is_packed(first: bytes) -> bool:
+    """Whether `decoded_by_magic` changes a stream that begins so."""
+    magics = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
+    return first.startswith(magics) or _is_skippable(first)
 
 
 def _is_skippable(first: bytes) -> bool:

@@ -14,7 +14,12 @@ from typing import IO, cast
 from labfleet_chassis.tar_reading import DAMAGE, open_tar
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_runtime_agent.adapters import decompression
-from labfleet_runtime_agent.adapters.decompression import Chunks, decoded_by_magic
+from labfleet_runtime_agent.adapters.decompression import (
+    LONGEST_MAGIC,
+    Chunks,
+    decoded_by_magic,
+    is_packed,
+)
 from labfleet_runtime_agent.adapters.tree import Caps, TreeWriter, told
 
 _CHUNK = 1 << 20
@@ -33,12 +38,22 @@ class _Raw:
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
+        self._head = b""
         self.sha256 = hashlib.sha256()
         self.size = 0
 
+    @property
+    def is_packed(self) -> bool:
+        """Known once its first bytes were read; a plain tar has one digest, hashed once."""
+        return is_packed(self._head)
+
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
-        self.sha256.update(data)
+        is_begin = len(self._head) < LONGEST_MAGIC
+        if is_begin:
+            self._head += data[:LONGEST_MAGIC]
+        if is_begin or self.is_packed:
+            self.sha256.update(data)
         self.size += len(data)
         return data
 
@@ -90,8 +105,9 @@ def unpack(root: str, source: IO[bytes]) -> dict[str, str]:
         raise InvalidRequestError(f"layer: damaged: {told(exc)}") from exc
     finally:
         os.close(root_fd)
+    whole = raw if raw.is_packed else stream
     return {
-        "digest": f"sha256:{raw.sha256.hexdigest()}",
+        "digest": f"sha256:{whole.sha256.hexdigest()}",
         "diff_id": f"sha256:{stream.sha256.hexdigest()}",
     }
 
