@@ -161,10 +161,15 @@ class BlobFiles:
         return self._link(repository, digest).exists()
 
     def link(self, repository: str, digest: str) -> None:
-        """Let a repository refer to a blob that is here; again only renews it for the collector."""
+        """Let a repository refer to a blob that is here; again only renews it for the collector.
+
+        Raises NotFoundError: it has gone meanwhile.
+        """
         link = self._link(repository, digest)
         now_s = self._now_s()
         with self._keeping:
+            if not self.path_of(digest).exists() and not self.quarantine.has(digest):
+                raise NotFoundError(f"blob {digest} is not in the store")
             is_new = not link.exists()
             make_dir(link.parent)
             link.touch()

@@ -207,9 +207,10 @@ class Registry:
             status = 206
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         headers["Content-Length"] = str(last - first + 1)
-        await request.head(status, headers)
         if request.method == "HEAD":
             self._files.link(repository, digest)  # a push relies on it from now on
+        await request.head(status, headers)
+        if request.method == "HEAD":
             await request.send({"type": "http.response.body", "body": b""})
             return
         await send_blob(self._files, request, digest, first, last)
