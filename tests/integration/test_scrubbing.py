@@ -20,6 +20,7 @@ from labfleet_proto.message import Nothing
 from labfleet_proto.scrubbing import CHECK_IMAGES, SCRUB_STATE, START_SCRUB, ScrubState
 
 PIECE = 4 << 20
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def _scrub(store: LoneStore) -> ScrubState:
         states.append(_call(store, SCRUB_STATE))
         return states[-1].is_over and states[-1].number >= number
 
-    until(is_over)
+    until(is_over, 60)
     return states[-1]
 
 
@@ -91,7 +92,7 @@ def test_damage_is_found_told_survives_a_restart_and_ends_with_a_push(store: Lon
         assert "blob.damaged" in store.log.read_text()
         _push(client, data)
         assert client.get(f"/web/blobs/{hurt}").content == data
-    until(lambda: "blob.healed" in store.log.read_text())
+    until(lambda: "blob.healed" in store.log.read_text(), 60)
     assert _findings(store) == ()
     assert _scrub(store).damaged == ()
 
@@ -124,7 +125,7 @@ def test_a_slow_pass_goes_on_after_a_restart(tmp_path: Path) -> None:
         assert '"is_over": false' in memory.read_text()
         last = memory.read_text()
         store.restart()
-        until(lambda: '"is_over": true' in memory.read_text())
+        until(lambda: '"is_over": true' in memory.read_text(), 60)
         assert last.split('"last"')[0] in memory.read_text()  # the same pass
         read = [line for line in store.log.read_text().splitlines() if "scrub.done" in line][-1]
         assert '"blobs": 8' not in read
