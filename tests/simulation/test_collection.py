@@ -23,8 +23,12 @@ from labfleet_chassis.caller import acting_for
 from labfleet_chassis.store import ExistsError
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.adapters.layers import Layers
+from labfleet_image_store.core.quotas import Quota
 from labfleet_image_store.service.catalogue import Catalogue
 from labfleet_image_store.service.collector import Collector
+from labfleet_image_store.service.quotas import Quotas
+from labfleet_image_store.service.sharing import Sharing
+from labfleet_image_store.service.tenant_rules import TenantRules
 from labfleet_proto.buckets import manifest_key
 from labfleet_proto.errors import NotFoundError
 from labfleet_proto.ids import OPERATORS, Digest
@@ -143,7 +147,7 @@ class World:
         log = logs.get("test")
         self.catalogue = Catalogue(
             self.files, cast("Any", self.tags), cast("Any", self.manifests), cast("Any", clock),
-            frozenset(),
+            frozenset(), self._rules(clock),
         )  # fmt: skip
         held = SimpleNamespace(values=self._held)
         self.collector = Collector(
@@ -165,6 +169,12 @@ class World:
         self.writing: set[str] = set()
         """Repositories whose user is at work."""
         self._number = 0
+
+    def _rules(self, clock: Any) -> TenantRules:
+        """Nothing is shared, nobody has a quota."""
+        sharing = Sharing(cast("Any", SimpleNamespace(listen=lambda _heard: None)))
+        quotas = Quotas(self.files, cast("Any", self.manifests), lambda _tenant: Quota(), clock)
+        return TenantRules(sharing, quotas)
 
     async def turn(self) -> None:
         """Let others work."""

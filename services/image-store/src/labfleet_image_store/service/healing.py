@@ -38,10 +38,10 @@ class Wanted:
 class Source(Protocol):
     """Somewhere the bytes of blobs may still be.
 
-    Mirrors are one (`mirror_source.py`); whoever pushes a blob again heals it without being asked. A host
-    is none by itself: it keeps layers unpacked, and packing them again does not give the same bytes. A
-    host that keeps blobs as they came, to serve its neighbours, can be one more source here: it is asked
-    for the digest and whatever it answers goes through `BlobFiles.adopt` after its hash was compared.
+    Mirrors are one (`mirror_source.py`); whoever pushes a blob again heals it without being asked. Hosts
+    are none yet: what they have unpacked does not give the same bytes when it is packed again, but the
+    blobs that they keep for one another for a while (`docs/layers.md`) would. As a source here a host is
+    asked for the digest, and what it answers goes through `BlobFiles.adopt` after its hash was compared.
     """
 
     name: str
