@@ -32,7 +32,7 @@ from labfleet_proto.errors import (
 from labfleet_proto.events import FleetEvent
 from labfleet_proto.health import Pong
 from labfleet_proto.ids import HostId, JobId, TenantId
-from labfleet_proto.jobs import Job, JobKind, JobReply, Service
+from labfleet_proto.jobs import Job, JobKind, JobOf, JobReply, Service
 from labfleet_proto.message import Message
 
 pytestmark = pytest.mark.integration
@@ -143,7 +143,7 @@ async def double(bus: Bus, number: int, **options: Any) -> int:
     return answer.number
 
 
-def job(number: int = 1, **fields: Any) -> Job:
+def job(number: int = 1, **fields: Any) -> JobOf[Any]:
     given: dict[str, Any] = {
         "id": JobId("a" * 32),
         "kind": DOUBLE.name,
@@ -154,13 +154,13 @@ def job(number: int = 1, **fields: Any) -> Job:
         "deadline_ns": time.time_ns() + 5_000_000_000,
         "trace": "",
     }
-    return Job(**{**given, **fields})
+    return JobOf[Any](**{**given, **fields})
 
 
-async def ask(wire: Client, payload: bytes, host: HostId | None = None) -> JobReply:
+async def ask(wire: Client, payload: bytes, host: HostId | None = None) -> JobReply[Any]:
     subject = subjects.job(DOUBLE.service, host, DOUBLE.name)
     answer = await wire.request(subject, payload, timeout=5)
-    return JobReply.model_validate_json(answer.data)
+    return JobReply[Any].model_validate_json(answer.data)
 
 
 async def swallow(wire: Client) -> list[bytes]:

@@ -24,7 +24,7 @@ pytestmark = [
 _COUNT = 65_536
 _JOB = Job(
     id=JobId("0" * 32), kind=PREPARE_NAMESPACES.name, tenant=OPERATORS, subject="h1", host=None,
-    args={}, deadline_ns=0, trace="",
+    deadline_ns=0, trace="",
 )  # fmt: skip
 
 

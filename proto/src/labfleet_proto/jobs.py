@@ -5,9 +5,8 @@ loop reaches the same end when every job is lost.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, Literal, TypeVar
-
-from pydantic import JsonValue
 
 from labfleet_proto.errors import Problem
 from labfleet_proto.ids import HostId, JobId, TenantId
@@ -20,7 +19,7 @@ R = TypeVar("R", bound=Message)
 
 
 class Job(Message):
-    """One unit of work. `args` is the dump of the kind's argument model."""
+    """One unit of work, without what its kind adds."""
 
     id: JobId
     kind: str
@@ -28,17 +27,22 @@ class Job(Message):
     subject: str
     """What it acts on: a container id, a network id, an image reference."""
     host: HostId | None
-    args: dict[str, JsonValue]
     deadline_ns: int
     """Unix time; who takes the job later than this answers `unavailable` and does nothing."""
     trace: str
 
 
-class JobReply(Message):
+class JobOf(Job, Generic[A]):
+    """A job as it crosses the bus: written and read in one step, as records are large."""
+
+    args: A
+
+
+class JobReply(Message, Generic[R]):
     """The outcome of a prompt job: exactly one of `result` and `problem` is set."""
 
     job: JobId
-    result: dict[str, JsonValue] | None = None
+    result: R | None = None
     problem: Problem | None = None
     steps_s: dict[str, float] = {}
     """Duration of each step in seconds, for the waterfall."""
@@ -53,3 +57,13 @@ class JobKind(Generic[A, R]):
     args: type[A]
     result: type[R]
     timeout_s: float = 10.0
+
+    @cached_property
+    def job(self) -> type[JobOf[A]]:
+        """The type of its jobs."""
+        return JobOf[self.args]  # type: ignore[name-defined]  # a type that is a value
+
+    @cached_property
+    def reply(self) -> type[JobReply[R]]:
+        """The type of the answers."""
+        return JobReply[self.result]  # type: ignore[name-defined]  # a type that is a value

@@ -8,6 +8,7 @@ import json
 import pkgutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import labfleet_proto
 from labfleet_proto.message import Message
@@ -23,7 +24,8 @@ def messages() -> dict[str, type[Message]]:
             ).items():
                 is_own = getattr(thing, "__module__", "") == f"labfleet_proto.{module.name}"
                 if is_own and isinstance(thing, type) and issubclass(thing, Message):
-                    found[f"{module.name}.{name}"] = thing
+                    is_generic = thing.__pydantic_generic_metadata__["parameters"]
+                    found[f"{module.name}.{name}"] = thing[Any] if is_generic else thing  # type: ignore[index]
     found.pop("message.Message", None)
     return found
 

@@ -6,6 +6,7 @@ work takes long. The second message gets the reply of the first.
 
 import asyncio
 from collections import OrderedDict
+from typing import Any
 
 from labfleet_proto.ids import JobId
 from labfleet_proto.jobs import JobReply
@@ -18,15 +19,15 @@ class Answers:
     """The replies of the last minute; the oldest go first when there are 20,000."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[JobId, tuple[float, asyncio.Future[JobReply]]] = OrderedDict()
+        self._known: OrderedDict[JobId, tuple[float, asyncio.Future[JobReply[Any]]]] = OrderedDict()
 
-    def of(self, job: JobId, now_s: float) -> tuple[asyncio.Future[JobReply], bool]:
+    def of(self, job: JobId, now_s: float) -> tuple[asyncio.Future[JobReply[Any]], bool]:
         """Return the future reply of a job, and whether the caller has to bring it about."""
         known = self._known.get(job)
         if known is not None:
             return known[1], False
         self._forget(now_s)
-        reply: asyncio.Future[JobReply] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[JobReply[Any]] = asyncio.get_running_loop().create_future()
         self._known[job] = (now_s, reply)
         return reply, True
 

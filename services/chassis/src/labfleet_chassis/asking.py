@@ -7,17 +7,23 @@ the second found nobody, as when the service leaves with the job still at hand.
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import api
+from pydantic import ValidationError
 
 from labfleet_chassis import metrics
 from labfleet_chassis.clock import Clock
-from labfleet_proto.errors import HandedOnError, UnavailableError
+from labfleet_proto.errors import HandedOnError, InternalError, UnavailableError
 from labfleet_proto.ids import JobId
 from labfleet_proto.jobs import Job, JobReply
+from labfleet_proto.message import Message
+
+R = TypeVar("R", bound=Message)
 
 _FIRST_RESEND_S = 0.3
 _LONGEST_RESEND_S = 8.0
@@ -26,8 +32,13 @@ _ABSENCE_S = 8.0
 _ABSENCE_PAUSE_S = 0.1
 _NO_RESPONDERS = "503"
 
-_Arrived = asyncio.Queue[JobReply | None]
-"""Answers of one job; None: nobody takes it at the moment."""
+
+@dataclass(frozen=True)
+class _Inbox(Generic[R]):
+    """Where the answers of one job arrive; None: nobody takes it at the moment."""
+
+    type: type[JobReply[R]]
+    arrived: asyncio.Queue[JobReply[R] | None] = field(default_factory=asyncio.Queue)
 
 
 class Asking:
@@ -37,20 +48,22 @@ class Asking:
         self._client = client
         self._clock = clock
         self._prefix = client.new_inbox()
-        self._open: dict[str, _Arrived] = {}
+        self._open: dict[str, _Inbox[Any]] = {}
 
     async def listen(self) -> None:
         """Open the inboxes; before anything is asked. Raises nats.errors.Error."""
         await self._client.subscribe(f"{self._prefix}.*", cb=self._on_answer)
 
-    async def ask(self, subject: str, job: Job, limit_s: float) -> JobReply:
+    async def ask(
+        self, subject: str, job: Job, kind: type[JobReply[R]], limit_s: float
+    ) -> JobReply[R]:
         """Send a job until it is answered. Raises UnavailableError."""
         where = f"{job.kind} at {subject.split('.')[1]}" + (f" on {job.host}" if job.host else "")
         payload = job.model_dump_json().encode()
         began_s = self._clock.monotonic_s()
         absent_s = 0.0
         wait_s = _FIRST_RESEND_S
-        with self._inbox(job.id) as (inbox, arrived):
+        with self._inbox(job.id, kind) as (inbox, arrived):
             while True:
                 passed_s = self._clock.monotonic_s() - began_s
                 try:
@@ -77,26 +90,33 @@ class Asking:
                     return reply
 
     @contextlib.contextmanager
-    def _inbox(self, job: JobId) -> Iterator[tuple[str, _Arrived]]:
-        arrived = self._open[job] = _Arrived()
+    def _inbox(
+        self, job: JobId, kind: type[JobReply[R]]
+    ) -> Iterator[tuple[str, asyncio.Queue[JobReply[R] | None]]]:
+        inbox = self._open[job] = _Inbox(kind)
         try:
-            yield f"{self._prefix}.{job}", arrived
+            yield f"{self._prefix}.{job}", inbox.arrived
         finally:
             del self._open[job]
 
     async def _on_answer(self, message: Msg) -> None:
-        arrived = self._open.get(message.subject.rpartition(".")[2])
-        if arrived is None:  # answered before
+        job = message.subject.rpartition(".")[2]
+        inbox = self._open.get(job)
+        if inbox is None:  # answered before
             return
         if message.headers and message.headers.get(api.Header.STATUS) == _NO_RESPONDERS:
-            arrived.put_nowait(None)
+            inbox.arrived.put_nowait(None)
             return
-        reply = JobReply.model_validate_json(message.data)
+        try:
+            reply = inbox.type.model_validate_json(message.data)
+        except ValidationError as exc:  # of another release: the asker must hear of it
+            problem = InternalError(f"an answer that cannot be read: {exc}").to_problem()
+            reply = inbox.type(job=JobId(job), problem=problem)
         is_handed_on = reply.problem is not None and reply.problem.code == HandedOnError.code
-        arrived.put_nowait(None if is_handed_on else reply)
+        inbox.arrived.put_nowait(None if is_handed_on else reply)
 
 
-async def _next(arrived: _Arrived, wait_s: float) -> JobReply | None:
+async def _next(arrived: asyncio.Queue[JobReply[R] | None], wait_s: float) -> JobReply[R] | None:
     """Raises TimeoutError."""
     async with asyncio.timeout(wait_s):
         return await arrived.get()

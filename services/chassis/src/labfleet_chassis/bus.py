@@ -42,7 +42,7 @@ from labfleet_proto.errors import (
 from labfleet_proto.events import FleetEvent
 from labfleet_proto.health import Pong
 from labfleet_proto.ids import HostId, JobId, TenantId
-from labfleet_proto.jobs import Job, JobKind, JobReply
+from labfleet_proto.jobs import Job, JobKind, JobOf, JobReply
 from labfleet_proto.message import Message
 
 A = TypeVar("A", bound=Message)
@@ -101,13 +101,13 @@ class Bus:
             UnavailableError: nobody serves it, or no answer came in time. The job may have run.
         """
         limit_s = timeout_s or kind.timeout_s
-        job = Job(
+        job = kind.job(
             id=JobId(secrets.token_hex(16)),
             kind=kind.name,
             tenant=tenant,
             subject=subject,
             host=host,
-            args=args.model_dump(mode="json"),
+            args=args,
             deadline_ns=self._clock.now_ns() + int(limit_s * 1e9),
             trace=str(structlog.contextvars.get_contextvars().get("trace_id", "")),
         )
@@ -115,14 +115,16 @@ class Bus:
         outcome = "unavailable"
         try:
             reply = await self._asking.ask(
-                subjects.job(kind.service, host, kind.name), job, limit_s
+                subjects.job(kind.service, host, kind.name), job, kind.reply, limit_s
             )
             outcome = reply.problem.code if reply.problem else "ok"
         finally:
             metrics.CALL_DURATION.labels(kind.name, outcome).observe(time.perf_counter() - began)
         if reply.problem is not None:
             raise reply.problem.to_error()
-        return kind.result.model_validate(reply.result)
+        if reply.result is None:
+            raise InternalError(f"{kind.name} on {subject}: an answer without a result")
+        return reply.result
 
     async def serve(
         self, kind: JobKind[A, R], handler: Handler[A, R], *, host: HostId | None = None
@@ -151,13 +153,12 @@ class Bus:
         outcome = "ok"
         try:
             try:
-                job = Job.model_validate_json(message.data)
-                args = kind.args.model_validate(job.args)
+                job = kind.job.model_validate_json(message.data)
             except ValidationError as exc:
                 problem = InvalidRequestError(f"{kind.name}: {exc}").to_problem()
-                reply = JobReply(job=JobId(""), problem=problem)
+                reply = kind.reply(job=JobId(""), problem=problem)
             else:
-                reply = await self._once(kind, handler, job, args)
+                reply = await self._once(kind, handler, job)
             outcome = reply.problem.code if reply.problem else "ok"
             with contextlib.suppress(nats.errors.Error):
                 await message.respond(reply.model_dump_json().encode())
@@ -166,36 +167,36 @@ class Bus:
             metrics.JOB_DURATION.labels(kind.name, outcome).observe(time.perf_counter() - began)
 
     async def _once(
-        self, kind: JobKind[A, R], handler: Handler[A, R], job: Job, args: A
-    ) -> JobReply:
+        self, kind: JobKind[A, R], handler: Handler[A, R], job: JobOf[A]
+    ) -> JobReply[R]:
         """Do a job, or wait for the reply of the same job that came before."""
         reply, is_new = self._answers.of(job.id, self._clock.monotonic_s())
         if not is_new:
             return await asyncio.shield(reply)
         structlog.contextvars.bind_contextvars(trace_id=job.trace)
         try:
-            reply.set_result(await self._perform(kind, handler, job, args))
+            reply.set_result(await self._perform(kind, handler, job))
         finally:
             if not reply.done():  # the service ends
                 reply.cancel()
         return reply.result()
 
     async def _perform(
-        self, kind: JobKind[A, R], handler: Handler[A, R], job: Job, args: A
-    ) -> JobReply:
+        self, kind: JobKind[A, R], handler: Handler[A, R], job: JobOf[A]
+    ) -> JobReply[R]:
         if self._clock.now_ns() > job.deadline_ns:
             late = UnavailableError(f"{kind.name} on {job.subject}: taken up after its deadline")
-            return JobReply(job=job.id, problem=late.to_problem())
+            return kind.reply(job=job.id, problem=late.to_problem())
         try:
             with acting_for(job.tenant):
-                result = await handler(job, args)
+                result = await handler(job, job.args)
         except LabfleetError as exc:
-            return JobReply(job=job.id, problem=exc.to_problem())
+            return kind.reply(job=job.id, problem=exc.to_problem())
         except Exception as exc:  # noqa: BLE001 - the top of a job: answered, logged once
             self._log.exception("job.failed", kind=kind.name, subject=job.subject)
             problem = InternalError(f"{kind.name} on {job.subject}: {exc}").to_problem()
-            return JobReply(job=job.id, problem=problem)
-        return JobReply(job=job.id, result=result.model_dump(mode="json"))
+            return kind.reply(job=job.id, problem=problem)
+        return kind.reply(job=job.id, result=result)
 
     async def bucket(self, definition: BucketDef[M]) -> Bucket[M]:
         """Open a bucket, making it if need be. Raises UnavailableError."""
