@@ -13,6 +13,7 @@ from nats.js.kv import KeyValue
 
 from labfleet_chassis.logs import Log
 from labfleet_chassis.store import Bucket, Entry
+from labfleet_chassis.tasks import TaskGroup, first_of
 from labfleet_chassis.watching import FirstPass, is_gone, next_change
 from labfleet_proto.errors import UnavailableError
 from labfleet_proto.message import Message
@@ -44,6 +45,8 @@ class Mirror(Generic[M]):
         self._listeners: list[OnChange[M]] = []
         self._moved = asyncio.Event()
         self._resync = asyncio.Event()
+        self._sync: FirstPass | None = None
+        self._silent_ticks = 0
 
     def get(self, key: str) -> M | None:
         """The value of `key`, or None."""
@@ -86,27 +89,36 @@ class Mirror(Generic[M]):
     async def run(self) -> None:
         """Follow the bucket for ever; wrap in `supervise`. Raises UnavailableError."""
         self._resync.clear()
-        sync: FirstPass | None = FirstPass(await self.bucket.last_revision())
-        silent_ticks = 0
+        self._sync = FirstPass(await self.bucket.last_revision())
+        self._silent_ticks = 0
         async with self.bucket.watch() as watcher:
-            while not self._resync.is_set():
-                try:
-                    async with asyncio.timeout(_TICK_S):
-                        change = await next_change(watcher)
-                except TimeoutError:
-                    silent_ticks += 1
-                    if sync is not None and sync.is_marked:
-                        self._finish(sync)
-                        sync = None
-                    elif silent_ticks % _TICKS_TO_DOUBT == 0:
-                        await self._doubt(is_syncing=sync is not None)
-                    continue
-                silent_ticks = 0
-                if change is not None:
-                    self._fold(change)
-                if sync is not None and sync.take(change):
-                    self._finish(sync)
-                    sync = None
+            try:
+                async with TaskGroup() as tasks:
+                    tasks.create_task(self._read(watcher))
+                    await self._attend()
+            except ExceptionGroup as group:
+                raise first_of(group) from None
+
+    async def _read(self, watcher: KeyValue.KeyWatcher) -> None:
+        """Fold changes as they come: hundreds a second, so without a limit around each."""
+        while True:
+            change = await next_change(watcher)
+            self._silent_ticks = 0
+            if change is not None:
+                self._fold(change)
+            if self._sync is not None and self._sync.take(change):
+                self._finish(self._sync)
+
+    async def _attend(self) -> None:
+        """Notice a silence."""
+        while not self._resync.is_set():
+            await asyncio.sleep(_TICK_S)
+            self._silent_ticks += 1
+            if self._sync is not None and self._sync.is_marked:
+                if self._silent_ticks > 1:  # a whole tick, not the rest of one
+                    self._finish(self._sync)
+            elif self._silent_ticks % _TICKS_TO_DOUBT == 0:
+                await self._doubt(is_syncing=self._sync is not None)
         await self._again()
 
     async def _doubt(self, *, is_syncing: bool) -> None:
@@ -120,6 +132,7 @@ class Mirror(Generic[M]):
 
     def _finish(self, sync: FirstPass) -> None:
         """Drop what the first pass did not show, then call the mirror ready."""
+        self._sync = None
         for key in self.entries.keys() - sync.keys:
             self._drop(key)
         self.revision = max(self.revision, sync.position)

@@ -64,8 +64,7 @@ class Links:
 
     def names(self, prefix: str) -> set[str]:
         """Links whose name begins with `prefix`."""
-        every = (link.get_attr("IFLA_IFNAME") for link in self._ip.get_links())
-        return {str(name) for name in every if name and name.startswith(prefix)}
+        return {name for _, name in socket.if_nameindex() if name.startswith(prefix)}
 
     def delete(self, name: str) -> None:
         """Delete a link; absent is success."""
