@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -30,6 +31,11 @@ RESOLVE_IN_ROOT = 0x10
 _NS_GET_USERNS = 0xB701
 """ioctl_ns(2)."""
 
+_FS_GET_FLAGS = 0x80086601
+_FS_SET_FLAGS = 0x40086602
+_FS_TOP_DIRECTORY = 0x00020000
+"""ioctl_iflags(2); `chattr +T`."""
+
 MNT_DETACH = 2
 MS_PRIVATE = 1 << 18
 MS_SAFE = 2 | 4 | 8
@@ -46,6 +52,25 @@ def _checked(result: int, what: str) -> int:
         code = ctypes.get_errno()
         raise OSError(code, f"{what}: {os.strerror(code)}")
     return result
+
+
+def spread_directories(path: Path) -> None:
+    """Let the file system keep the directories below `path` apart, each with its own files.
+
+    ext4 would put them into one group of blocks, where each new file steps over all that were deleted
+    within some minutes: a tenth of a start after a class has ended. Others have no such flag.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        flags = bytearray(8)
+        fcntl.ioctl(descriptor, _FS_GET_FLAGS, flags)
+        wanted = int.from_bytes(flags, "little") | _FS_TOP_DIRECTORY
+        fcntl.ioctl(descriptor, _FS_SET_FLAGS, wanted.to_bytes(8, "little"))
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EPERM):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def open_in_root(

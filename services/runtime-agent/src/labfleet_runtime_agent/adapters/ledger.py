@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from labfleet_proto.containers import ContainerRecord, Observation
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.message import Message
+from labfleet_runtime_agent.adapters import kernel
 
 _FILE = "ledger.json"
 
@@ -52,6 +53,7 @@ class Ledger:
         for path, mode in ((self._dir, 0o711), (self._run, 0o700)):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(mode)
+        kernel.spread_directories(self._dir)
 
     def path_of(self, container: ContainerId) -> Path:
         """Directory of a container: ledger, log, writable layer."""

@@ -45,7 +45,7 @@ class Orphans:
         except ChildProcessError:
             return
         now_s = time.monotonic()
-        dead = {pid for pid in _children() if _state(pid) == "Z"}
+        dead = {pid for pid in _children() if _is_dead(pid)}
         self._dead_since = {pid: self._dead_since.get(pid, now_s) for pid in dead}
         for pid, since_s in list(self._dead_since.items()):
             if _is_inside(pid) or now_s - since_s > _FORGOTTEN_S:
@@ -62,11 +62,13 @@ def _children() -> list[int]:
     return found
 
 
-def _state(pid: int) -> str:
+def _is_dead(pid: int) -> bool:
+    """Whether a child has ended and waits; one call, as every running container's monitor is a child."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return ended is not None
 
 
 def _is_inside(pid: int) -> bool:
