@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from labfleet_image_store.adapters.durable import make_dir, sync_dir
+from labfleet_chassis.durable_files import flush_directory, make_directory
 from labfleet_image_store.adapters.quarantine import Quarantine
 from labfleet_image_store.core.collecting import Link
 from labfleet_proto.errors import (
@@ -64,7 +64,7 @@ class BlobFiles:
         for path in (self._blobs, self._uploads, self._links):
             path.mkdir(parents=True, exist_ok=True)
         for path in (self._blobs.parent, directory):
-            sync_dir(path)
+            flush_directory(path)
         self._open: dict[str, Upload] = {}
         self._keeping = threading.RLock()
         """Held while a blob gets or loses its name: the collector runs in a thread of its own."""
@@ -171,11 +171,11 @@ class BlobFiles:
             if not self.path_of(digest).exists() and not self.quarantine.has(digest):
                 raise NotFoundError(f"blob {digest} is not in the store")
             is_new = not link.exists()
-            make_dir(link.parent)
+            make_directory(link.parent)
             link.touch()
             os.utime(link, (now_s, now_s))
         if is_new:
-            sync_dir(link.parent)
+            flush_directory(link.parent)
 
     def unlink(self, repository: str, digest: str) -> bool:
         """Take the repository's reference away, durably; False if there was none. Blocks."""
@@ -184,7 +184,7 @@ class BlobFiles:
             link.unlink()
         except FileNotFoundError:
             return False
-        sync_dir(link.parent)
+        flush_directory(link.parent)
         return True
 
     def linkers(self, digest: str) -> list[str]:
@@ -244,7 +244,7 @@ class BlobFiles:
     def _settle_links(self) -> None:
         """No reference that was taken comes back by a power cut to a blob that has gone."""
         for folder in list(self._links.iterdir()):
-            sync_dir(folder)
+            flush_directory(folder)
 
     # -- writing
 
@@ -371,11 +371,11 @@ class BlobFiles:
     def _publish(self, aside: Path, digest: str) -> None:
         """Give flushed bytes their name. They take the place of older ones, whose disk may have faded."""
         final = self.path_of(digest)
-        make_dir(final.parent)
+        make_directory(final.parent)
         now_s = self._now_s()
         os.utime(aside, (now_s, now_s))
         aside.rename(final)
-        sync_dir(final.parent)
+        flush_directory(final.parent)
         self.quarantine.drop(digest)
 
     def _drop_remains(self) -> None:

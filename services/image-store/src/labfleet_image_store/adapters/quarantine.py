@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from labfleet_image_store.adapters.durable import sync_dir
+from labfleet_chassis.durable_files import flush_directory
 from labfleet_proto.ids import Digest
 
 
@@ -33,8 +33,8 @@ class Quarantine:
         """Move a blob's file here, for good: after a power cut it is here, too."""
         os.utime(file, (now_s, now_s))
         file.rename(self._path(digest))
-        sync_dir(self._directory)
-        sync_dir(file.parent)
+        flush_directory(self._directory)
+        flush_directory(file.parent)
 
     def has(self, digest: str) -> bool:
         """Whether the blob is damaged and nobody has brought it again."""

@@ -54,6 +54,15 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
+def flush_file_system(path: Path) -> None:
+    """Put all of the file system that holds the directory `path` on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _checked(_libc.syncfs(descriptor), f"flush {path}")
+    finally:
+        os.close(descriptor)
+
+
 def spread_directories(path: Path) -> None:
     """Let the file system keep the directories below `path` apart, each with its own files.
 

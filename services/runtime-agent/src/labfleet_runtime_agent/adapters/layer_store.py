@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+from labfleet_chassis.durable_files import flush_directory
 from labfleet_chassis.logs import Log
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.errors import DigestMismatchError, DiskFullError, LabfleetError
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import ImagePin, LayerRef
 from labfleet_proto.layers import BlobState, LayerCopy
-from labfleet_runtime_agent.adapters import unpacking
+from labfleet_runtime_agent.adapters import kernel, unpacking
 from labfleet_runtime_agent.adapters.blob_cache import BlobCache, GrowingBlob
 from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
 from labfleet_runtime_agent.adapters.layer_download import Attempt, LayerDownload
@@ -281,14 +282,6 @@ def _pair(layer: LayerRef) -> str:
 
 def _publish(aside: Path, final: Path) -> None:
     """Flush a layer and give it its name."""
-    fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.sync()
-    finally:
-        os.close(fd)
+    kernel.flush_file_system(aside)
     aside.rename(final)
-    parent = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    flush_directory(final.parent)

@@ -8,12 +8,12 @@ processes end with the boot, too.
 
 import contextlib
 import errno
-import os
 import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from labfleet_chassis.durable_files import write_durably
 from labfleet_proto.containers import ContainerRecord, Observation
 from labfleet_proto.ids import ContainerId
 from labfleet_proto.message import Message
@@ -110,18 +110,3 @@ class Ledger:
 
 def _order(entry: LedgerEntry) -> tuple[int, int, int]:
     return entry.seen.order() if entry.seen is not None else (-1, 0, 0)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write aside, fsync, rename, fsync the directory."""
-    aside = path.with_name(path.name + ".new")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from labfleet_chassis.clock import Clock
+from labfleet_chassis.durable_files import write_durably
 from labfleet_chassis.store import Bucket
 from labfleet_proto.hosts import HostRecord, Lease
 from labfleet_proto.ids import HostId
-from labfleet_runtime_agent.adapters.ledger import write_durably
 from labfleet_runtime_agent.service.admission import Admission
 
 _LEASE_EVERY_S = 5.0
