@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labfleet_chassis import bus as chassis_bus
 from labfleet_chassis import logs
 from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import SystemClock
@@ -30,11 +31,13 @@ from labfleet_runtime_agent.adapters.layer_download import LayerDownload, StoreB
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.peers import Fleet, Peers
 from labfleet_runtime_agent.adapters.unpack_layer import unpack
+from labfleet_runtime_agent.adapters.unpacking import Unpack
 from labfleet_runtime_agent.service.uploads import Uploads
 
 KEY = b"k" * 32
 SILENCE_S = 1.0
 _TICK_S = 0.02
+_LIMIT_S = 30.0
 
 
 def _digest(data: bytes) -> Digest:
@@ -168,7 +171,7 @@ class LayerFarm:
     silence_s: float = SILENCE_S
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
-    async def host(self, name: str) -> LayerHost:
+    async def host(self, name: str, unpack_layer: Unpack = unpack_here) -> LayerHost:
         """A host that works as it should."""
         host, clock, log = HostId(name), SystemClock(), logs.get("test")
         fleet = Fleet(host, await self.bus.bucket(HOSTS), await self.bus.bucket(LEASES), KEY, clock)
@@ -178,7 +181,7 @@ class LayerFarm:
         state = self.home / name
         state.mkdir(exist_ok=True)
         blobs = BlobCache(state, self.cache_bytes, "boot")
-        layers = LayerStore(state, download, blobs, copies, log, unpack_here)
+        layers = LayerStore(state, download, blobs, copies, log, unpack_layer)
         made = LayerHost(host, state, layers, copies, peers)
         uploads = Uploads(blobs, copies, self.uploads)
 
@@ -230,3 +233,20 @@ class LayerFarm:
     async def close(self) -> None:
         """Take everything away."""
         await self._stack.aclose()
+
+
+@contextlib.asynccontextmanager
+async def running_farm(nats_url: str, store: TestStore, home: Path) -> AsyncIterator[LayerFarm]:
+    """Hosts below `home`, with a store that answers, for thirty seconds at most."""
+    async with (
+        store.listening(),
+        chassis_bus.connect(
+            nats_url, "", name="test", clock=SystemClock(), log=logs.get("test")
+        ) as bus,
+        asyncio.timeout(_LIMIT_S),
+    ):
+        found = LayerFarm(bus, store, home)
+        try:
+            yield found
+        finally:
+            await found.close()

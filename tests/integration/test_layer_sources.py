@@ -1,20 +1,16 @@
 """Layers of a host: from other hosts first, each byte once from the image store if that is possible."""
 
 import asyncio
-import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from tests.farm.layer_hosts import SILENCE_S, LayerFarm, TestStore, image, layer
+from tests.farm.layer_hosts import SILENCE_S, LayerFarm, TestStore, image, layer, running_farm
 from tests.farm.nats import NatsServer
 
-from labfleet_chassis import bus as chassis_bus
-from labfleet_chassis import logs
-from labfleet_chassis.clock import SystemClock
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import LAYER_COPIES
@@ -42,21 +38,7 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> NatsServer:
 
 @pytest.fixture
 def farm(nats: NatsServer, tmp_path: Path) -> Farm:
-    @contextlib.asynccontextmanager
-    async def made(store: TestStore) -> AsyncIterator[LayerFarm]:
-        log, clock = logs.get("test"), SystemClock()
-        async with (
-            store.listening(),
-            chassis_bus.connect(nats.url, "", name="test", clock=clock, log=log) as bus,
-            asyncio.timeout(30),
-        ):
-            found = LayerFarm(bus, store, tmp_path)
-            try:
-                yield found
-            finally:
-                await found.close()
-
-    return made
+    return lambda store: running_farm(nats.url, store, tmp_path)
 
 
 async def together(*works: object) -> None:

@@ -3,21 +3,19 @@
 import gzip
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from tests.farm import one_host
+from tests.farm.layer_hosts import TestStore, image, running_farm
+from tests.farm.nats import NatsServer
 from tests.zoo.animals import BOMBS, ESCAPES, GOOD_TAR, LINKS, PACKED
 
-from labfleet_chassis import logs
 from labfleet_proto.errors import DigestMismatchError, InvalidRequestError, LabfleetError
 from labfleet_proto.ids import Digest
-from labfleet_proto.images import ImagePin, LayerRef
-from labfleet_runtime_agent.adapters.layer_store import LayerStore
+from labfleet_proto.images import LayerRef
+from labfleet_runtime_agent.adapters import unpacking
 
 pytestmark = [
     pytest.mark.integration,
@@ -33,48 +31,37 @@ def sha256(data: bytes) -> Digest:
     return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
-@contextmanager
-def registry(blob: bytes) -> Iterator[str]:
-    """A registry that answers everything with one blob."""
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(blob)))
-            self.end_headers()
-            self.wfile.write(blob)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    yield server
+    server.stop()
 
 
-async def fetched(home: Path, blob: bytes, digest: Digest, diff_id: Digest) -> list[Path]:
+async def fetched(
+    nats: NatsServer, home: Path, blob: bytes, digest: Digest, diff_id: Digest
+) -> list[Path]:
     """What a host has of a layer that the registry answers with `blob`."""
     layer = LayerRef(digest=digest, diff_id=diff_id, media_type=GZIP, size_bytes=len(blob))
-    pin = ImagePin(
-        reference="zoo", image_id=OTHER, repository="zoo", manifest_digest=OTHER, layers=(layer,)
-    )
-    with registry(blob) as url:
-        store = LayerStore(home, url, "secret", logs.get("test"))
+    async with running_farm(nats.url, TestStore((layer, blob)), home) as farm:
+        host = await farm.host("h1", unpacking.unpack)
         try:
-            return await store.ensure(pin)
-        finally:
-            await store.close()
+            return await host.layers.ensure(image((layer, blob)))
+        except LabfleetError as exc:  # raised here it would come out wrapped in groups
+            refusal = exc
+    raise refusal
 
 
 def left(home: Path) -> list[str]:
-    """Everything of layers below a host's directory, without the directories that hold them."""
-    return [path.name for path in home.rglob("*") if not path.name.startswith("layers")]
+    """Everything of layers below a host's directory, without the places that hold them."""
+    places = {"h1", "blobs", "boot"}
+    every = (path.name for path in home.rglob("*"))
+    return [name for name in every if name not in places and not name.startswith("layers")]
 
 
-async def test_a_layer_that_is_what_the_image_says_is_there() -> None:
+async def test_a_layer_that_is_what_the_image_says_is_there(nats: NatsServer) -> None:
     with one_host.directory() as home:
-        (path,) = await fetched(home, BLOB, sha256(BLOB), sha256(GOOD_TAR))
+        (path,) = await fetched(nats, home, BLOB, sha256(BLOB), sha256(GOOD_TAR))
         assert (path / "etc" / "motd").read_bytes() == b"hello"
 
 
@@ -84,11 +71,11 @@ async def test_a_layer_that_is_what_the_image_says_is_there() -> None:
     ids=["digest", "diff-id"],
 )
 async def test_a_layer_with_another_digest_is_refused(
-    digest: Digest, diff_id: Digest, word: str
+    nats: NatsServer, digest: Digest, diff_id: Digest, word: str
 ) -> None:
     with one_host.directory() as home:
         with pytest.raises(DigestMismatchError, match=word):
-            await fetched(home, BLOB, digest, diff_id)
+            await fetched(nats, home, BLOB, digest, diff_id)
         assert left(home) == []
 
 
@@ -104,11 +91,13 @@ async def test_a_layer_with_another_digest_is_refused(
     ],
     ids=["way-out", "link", "deep", "cut-file", "noise", "cut-gzip"],
 )
-async def test_nothing_is_left_of_a_refused_layer(make: Callable[[], bytes]) -> None:
+async def test_nothing_is_left_of_a_refused_layer(
+    nats: NatsServer, make: Callable[[], bytes]
+) -> None:
     blob = make()
     with one_host.directory() as home:
         with pytest.raises(LabfleetError) as caught:
-            await fetched(home, blob, sha256(blob), sha256(GOOD_TAR))
+            await fetched(nats, home, blob, sha256(blob), sha256(GOOD_TAR))
         assert isinstance(caught.value, InvalidRequestError)
         assert caught.value.message.startswith(f"unpack layer {sha256(blob)}: ")
         assert left(home) == []
