@@ -8,16 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 _GROUP_LIMIT_S = 2.0
+_SMALL = 4096
 _GROUP_STEP_S = 0.02
 
 
 def started_ticks(pid: int) -> int:
     """Start time of a process in clock ticks since boot; 0 if there is none or it is a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = read_proc(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return 0
-    return 0 if fields[0] in ("Z", "X") else int(fields[19])
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def read_proc(path: str) -> bytes:
+    """Read a small file of the kernel; a start reads some, and `Path.read_text` takes five times as long."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _SMALL)
+    finally:
+        os.close(descriptor)
 
 
 def boot_id() -> str:

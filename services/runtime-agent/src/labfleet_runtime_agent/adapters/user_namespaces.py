@@ -3,11 +3,11 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from labfleet_proto.errors import InternalError
 from labfleet_proto.networks import InterfaceReady
 from labfleet_runtime_agent.adapters import kernel
+from labfleet_runtime_agent.adapters.processes import read_proc
 from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 
 
@@ -31,6 +31,6 @@ def joined(interface: InterfaceReady) -> Iterator[str]:
 def check_ids(pid: int, base: int) -> None:
     """A container's first process has the ids of its range and no others. Raises InternalError."""
     for name in ("uid_map", "gid_map"):
-        found = Path(f"/proc/{pid}/{name}").read_text().split()
+        found = read_proc(f"/proc/{pid}/{name}").decode().split()
         if found != ["0", str(base), str(IDS_PER_CONTAINER)]:
             raise InternalError(f"the {name} of a new container is {' '.join(found)}")
