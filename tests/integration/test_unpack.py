@@ -20,6 +20,7 @@ import pytest
 import zstandard
 from tests.farm import one_host
 
+from labfleet_chassis.tar_reading import open_tar
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_runtime_agent.adapters.decompression import decoded_by_magic
 from labfleet_runtime_agent.adapters.kernel import open_in_root
@@ -95,7 +96,7 @@ class Box:
         """Unpack an archive as `docker cp` does."""
         root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r|*") as tar:
+            with open_tar(io.BytesIO(data), 1 << 20) as tar:
                 TreeWriter(root, **options).write_all(tar)
         finally:
             os.close(root)

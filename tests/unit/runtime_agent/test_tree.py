@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from labfleet_chassis.tar_reading import open_tar
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_runtime_agent.adapters.tree import TreeWriter
 
@@ -20,7 +21,7 @@ def _write(root: Path, name: str, *, as_layer: bool) -> None:
     data.seek(0)
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with tarfile.open(fileobj=data) as archive:
+        with open_tar(data, 1 << 20) as archive:
             TreeWriter(fd, with_whiteouts=as_layer).write_all(archive)
     finally:
         os.close(fd)

@@ -67,20 +67,59 @@ class _Header(tarfile.TarInfo):
         return cast("tarfile.TarInfo", super()._proc_member(archive))  # type: ignore[misc]
 
 
+class TarStream:
+    """A stream that is read once and forwards; large parts are handed on without a copy."""
+
+    def __init__(self, source: IO[bytes], buffer_bytes: int) -> None:
+        self._source = source
+        self._buffer_bytes = buffer_bytes
+        self._rest = memoryview(b"")
+        self._position = 0
+
+    def is_at_end(self) -> bool:
+        """Whether nothing more comes."""
+        if not self._rest:
+            self._rest = memoryview(self._source.read(self._buffer_bytes))
+        return not self._rest
+
+    def piece(self, most: int) -> memoryview:
+        """The next bytes, some of `most`; none only at the end."""
+        if self.is_at_end():
+            return self._rest
+        found, self._rest = self._rest[:most], self._rest[most:]
+        self._position += len(found)
+        return found
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, fewer only at the end."""
+        parts = []
+        while size and (part := self.piece(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def tell(self) -> int:
+        """How many bytes were read."""
+        return self._position
+
+    def seek(self, position: int) -> None:
+        """Pass over what lies before `position`. Raises StreamError when that was read already."""
+        missing = position - self._position
+        if missing < 0:
+            raise tarfile.StreamError("a stream is not read backwards")
+        while missing and (part := self.piece(missing)):
+            missing -= len(part)
+
+
 def open_tar(source: IO[bytes], buffer_bytes: int) -> tarfile.TarFile:
     """Open a stream for one pass over it; nothing at all is an archive without members.
 
     Raises one of DAMAGE.
     """
-    first = source.read(1)
-    if not first:
-        return _Archive.open(mode="r:", fileobj=io.BytesIO(bytes(2 * _BLOCK)), tarinfo=_Header)
-    return _Archive.open(
-        fileobj=cast("IO[bytes]", _After(first, source)),
-        mode="r|",
-        bufsize=buffer_bytes,
-        tarinfo=_Header,
-    )
+    stream = TarStream(source, buffer_bytes)
+    if stream.is_at_end():
+        stream = TarStream(io.BytesIO(bytes(2 * _BLOCK)), buffer_bytes)
+    return _Archive(fileobj=cast("IO[bytes]", stream), mode="r", tarinfo=_Header)
 
 
 def open_tar_file(source: IO[bytes]) -> tarfile.TarFile:
@@ -95,9 +134,9 @@ def check_end(archive: tarfile.TarFile) -> None:
         raise InvalidRequestError("archive: goes on after a single block of zeros")
 
 
-def data_of(member: tarfile.TarInfo, archive: tarfile.TarFile) -> IO[bytes]:
+def data_of(member: tarfile.TarInfo, archive: tarfile.TarFile) -> TarStream:
     """The stream where the stored bytes of the last member begin. Raises one of DAMAGE."""
-    stream = cast("IO[bytes]", archive.fileobj)
+    stream = cast("TarStream", archive.fileobj)
     stream.seek(member.offset_data)
     return stream
 
@@ -121,17 +160,3 @@ def stored_pieces(member: tarfile.TarInfo, archive: tarfile.TarFile) -> list[tup
             f"archive: {member.name[:80]!r} has less data than its sparse map"
         )
     return pieces
-
-
-class _After:
-    """A reader of a stream whose first byte was read already."""
-
-    def __init__(self, first: bytes, source: IO[bytes]) -> None:
-        self._first = first
-        self._source = source
-
-    def read(self, size: int) -> bytes:
-        if self._first and size:
-            first, self._first = self._first, b""
-            return first + self._source.read(size - 1)
-        return self._source.read(size)

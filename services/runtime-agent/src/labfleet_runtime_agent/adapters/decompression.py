@@ -23,7 +23,7 @@ class Chunks:
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def read(self, size: int) -> bytes:
         """Read up to `size` bytes; fewer only at the end."""
@@ -31,9 +31,12 @@ class Chunks:
         wanted = size
         while wanted > 0:
             if not self._rest:
-                self._rest = next(self._chunks, b"")
-                if not self._rest:
+                chunk = next(self._chunks, b"")
+                if not chunk:
                     break
+                if len(chunk) == size == wanted:  # nothing was read yet: no copy
+                    return chunk
+                self._rest = memoryview(chunk)
             part, self._rest = self._rest[:wanted], self._rest[wanted:]
             parts.append(part)
             wanted -= len(part)
@@ -113,7 +116,7 @@ def decoded_by_magic(source: IO[bytes]) -> Iterator[bytes]:
 
     def chunks() -> Iterator[bytes]:
         if first:
-            yield first
+            yield first + source.read(_CHUNK - len(first))
         while data := source.read(_CHUNK):
             yield data
 

@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from labfleet_chassis.tar_reading import DAMAGE, check_end, data_of, stored_pieces
+from labfleet_chassis.tar_reading import DAMAGE, TarStream, check_end, data_of, stored_pieces
 from labfleet_proto.errors import DiskFullError, InvalidRequestError
 from labfleet_runtime_agent.adapters.kernel import open_in_root
 from labfleet_runtime_agent.core import tar_paths
 
-_CHUNK = 1 << 20
 _NOBODY = 65_534
 _XATTR_PREFIX = "SCHILY.xattr."
 _XATTRS_KEPT = ("user.", "security.capability")
@@ -267,17 +266,16 @@ def _no_target(target: str) -> InvalidRequestError:
     return InvalidRequestError(f"archive: link target {target[:80]!r} does not exist")
 
 
-def _copy(source: IO[bytes], target: IO[bytes], length: int) -> None:
+def _copy(source: TarStream, target: IO[bytes], length: int) -> None:
     """Copy so many bytes. Raises EOFError when there are fewer."""
     left = length
     while left:
-        data = source.read(min(left, _CHUNK))
-        if not data:
+        view = source.piece(left)
+        if not view:
             raise EOFError
-        view = memoryview(data)
+        left -= len(view)
         while view:
             view = view[target.write(view) or 0 :]
-        left -= len(data)
 
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:

@@ -4,11 +4,14 @@ Prints one JSON line: `{"diff_id": ..., "digest": ..., "error": ...}`. A crash o
 the agent.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import queue
 import resource
 import sys
+import threading
 from typing import IO, cast
 
 from labfleet_chassis.tar_reading import DAMAGE, open_tar
@@ -23,7 +26,8 @@ from labfleet_runtime_agent.adapters.decompression import (
 from labfleet_runtime_agent.adapters.tree import Caps, TreeWriter, told
 
 _CHUNK = 1 << 20
-_BUFFER = 1 << 18
+_HASHED_LATER = 8
+"""Chunks that may wait for a hash."""
 _MOST_MEMORY = 2 << 30
 _MOST_BYTES = 66 << 30
 """Of the tar: all files that `Caps` allow, and their headers."""
@@ -33,13 +37,43 @@ _MOST_RATIO = 2000
 _SPARE_DISK_BYTES = 512 << 20
 
 
+class _Hash:
+    """SHA-256 in a thread of its own: hashing takes as long as all the rest."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._waiting: queue.Queue[bytes] = queue.Queue(_HASHED_LATER)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while data := self._waiting.get():
+            self._sha256.update(data)
+
+    def update(self, data: bytes) -> None:
+        """Hash some bytes, soon."""
+        if data:
+            self._waiting.put(data)
+
+    def close(self) -> None:
+        """Hash what waits, and no more; again is nothing."""
+        if self._thread.is_alive():
+            self._waiting.put(b"")
+            self._thread.join()
+
+    def digest(self) -> str:
+        """The digest of all bytes."""
+        self.close()
+        return f"sha256:{self._sha256.hexdigest()}"
+
+
 class _Raw:
     """The blob as it comes, hashed and counted."""
 
-    def __init__(self, source: IO[bytes]) -> None:
+    def __init__(self, source: IO[bytes], digest: _Hash) -> None:
         self._source = source
         self._head = b""
-        self.sha256 = hashlib.sha256()
+        self._digest = digest
         self.size = 0
 
     @property
@@ -53,7 +87,7 @@ class _Raw:
         if is_begin:
             self._head += data[:LONGEST_MAGIC]
         if is_begin or self.is_packed:
-            self.sha256.update(data)
+            self._digest.update(data)
         self.size += len(data)
         return data
 
@@ -61,15 +95,15 @@ class _Raw:
 class _Decoded(Chunks):
     """What the blob holds, hashed, and refused when it is a bomb."""
 
-    def __init__(self, raw: _Raw) -> None:
+    def __init__(self, raw: _Raw, digest: _Hash) -> None:
         super().__init__(decoded_by_magic(cast("IO[bytes]", raw)))
         self._raw = raw
         self._size = 0
-        self.sha256 = hashlib.sha256()
+        self._digest = digest
 
     def read(self, size: int) -> bytes:
         data = super().read(size)
-        self.sha256.update(data)
+        self._digest.update(data)
         self._size += len(data)
         if self._size > _MOST_BYTES:
             raise InvalidRequestError(f"layer: more than {_MOST_BYTES} bytes unpacked")
@@ -91,12 +125,17 @@ def unpack(root: str, source: IO[bytes]) -> dict[str, str]:
     Its first bytes say how it is compressed, as for docker: media types are wrong in the wild, and both
     digests are compared with what was asked for.
     """
-    raw = _Raw(source)
-    stream = _Decoded(raw)
+    with contextlib.closing(_Hash()) as digest, contextlib.closing(_Hash()) as diff_id:
+        return _unpack(root, source, digest, diff_id)
+
+
+def _unpack(root: str, source: IO[bytes], digest: _Hash, diff_id: _Hash) -> dict[str, str]:
+    raw = _Raw(source, digest)
+    stream = _Decoded(raw, diff_id)
     caps = Caps(spare_disk_bytes=_SPARE_DISK_BYTES)
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with open_tar(cast("IO[bytes]", stream), _BUFFER) as archive:
+        with open_tar(cast("IO[bytes]", stream), _CHUNK) as archive:
             TreeWriter(root_fd, with_whiteouts=True, caps=caps).write_all(archive)
         stream.drain()
     except MemoryError as exc:
@@ -105,11 +144,8 @@ def unpack(root: str, source: IO[bytes]) -> dict[str, str]:
         raise InvalidRequestError(f"layer: damaged: {told(exc)}") from exc
     finally:
         os.close(root_fd)
-    whole = raw if raw.is_packed else stream
-    return {
-        "digest": f"sha256:{whole.sha256.hexdigest()}",
-        "diff_id": f"sha256:{stream.sha256.hexdigest()}",
-    }
+    whole = digest if raw.is_packed else diff_id
+    return {"digest": whole.digest(), "diff_id": diff_id.digest()}
 
 
 def main() -> None:
