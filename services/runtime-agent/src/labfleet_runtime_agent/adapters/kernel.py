@@ -6,9 +6,10 @@ import errno
 import fcntl
 import os
 import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+from labfleet_chassis.namespace_holder import held_namespaces
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -194,21 +195,9 @@ def enter_namespace(fd: int, kind: int) -> None:
 
 
 def make_user_namespace(base: int, count: int) -> int:
-    """Return a descriptor of a new user namespace that maps 0.. to `base`... Raises OSError.
-
-    A program holds it open meanwhile: a fork would copy this whole process.
-    """
-    with subprocess.Popen(
-        ["unshare", "--user", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-    ) as holder:
-        if holder.stdin is None or holder.stdout is None:
-            raise OSError("no pipes to the holder of a user namespace")
-        holder.stdin.write(b"1")
-        if holder.stdout.read(1) != b"1":
-            raise OSError("cannot make a user namespace: are they switched off?")
-        for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{holder.pid}/{name}").write_text(f"0 {base} {count}\n")
-        return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    """Return a descriptor of a new user namespace that maps 0.. to `base`... Raises OSError."""
+    with held_namespaces(base, count) as there:
+        return os.open(there / "user", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
