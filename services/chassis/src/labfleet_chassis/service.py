@@ -18,6 +18,7 @@ from labfleet_chassis.bus import Bus
 from labfleet_chassis.clock import Clock, SystemClock
 from labfleet_chassis.logs import Log
 from labfleet_chassis.mirror import Mirror
+from labfleet_chassis.residency import stay_in_memory
 from labfleet_chassis.settings import ServiceSettings
 from labfleet_chassis.supervise import supervise
 from labfleet_chassis.tasks import TaskGroup
@@ -71,6 +72,8 @@ class Chassis:
         # services make many short-lived objects and few cycles.
         gc.freeze()
         gc.set_threshold(*_COLLECT)
+        if hindrance := stay_in_memory():
+            self.log.warning("service.pageable", error=hindrance)
         self.log.info("service.ready", detail=detail, metrics_port=self.metrics_port)
 
 
