@@ -1,10 +1,12 @@
 """Compaction of the fleet's memory on a real nats-server, also when it was cut off."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from nats.js.kv import KeyValue
 from tests.farm.nats import NatsServer
 
 from labfleet_chassis import bus as chassis_bus
@@ -14,6 +16,7 @@ from labfleet_chassis.clock import SystemClock
 from labfleet_chassis.compaction import compact
 from labfleet_chassis.store import Bucket
 from labfleet_proto.buckets import BucketDef
+from labfleet_proto.errors import UnavailableError
 from labfleet_proto.message import Message
 
 pytestmark = pytest.mark.integration
@@ -77,6 +80,38 @@ async def test_a_bucket_of_values_is_left_alone(tmp_path: Path) -> None:
         assert entry.revision == revisions[7]
 
 
+async def test_nothing_is_lost_when_the_client_library_announces_the_end_too_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does when the server has sent everything and the client has handed on nothing yet."""
+    watch = KeyValue.watch
+
+    async def marked_too_early(*arguments: object, **options: object) -> KeyValue.KeyWatcher:
+        watcher: KeyValue.KeyWatcher = await watch(*arguments, **options)  # type: ignore[arg-type]
+        watcher._updates._queue.appendleft(None)  # type: ignore[attr-defined]
+        return watcher
+
+    async with _memory(tmp_path) as bus:
+        notes, _ = await _fill(bus, _MANY)
+        with monkeypatch.context() as patch:
+            patch.setattr(KeyValue, "watch", marked_too_early)
+            assert await compact(bus._js, tmp_path / "aside", _MANY) == ["notes"]
+        assert await notes.values() == {"a": Note(number=1), "b": Note(number=2)}
+
+
+async def test_what_cannot_be_read_whole_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _memory(tmp_path) as bus:
+        notes, _ = await _fill(bus, _MANY)
+        monkeypatch.setattr(compaction, "_LIMIT_S", 0.5)
+        monkeypatch.setattr(compaction, "next_change", _no_change)
+        with pytest.raises(UnavailableError, match="0 of its 102 messages"):
+            await compact(bus._js, tmp_path / "aside", _MANY)
+        assert await notes.values() == {"a": Note(number=1), "b": Note(number=2)}
+        assert await _messages(bus) == _MANY + 2
+
+
 @pytest.mark.parametrize("is_deleted", [False, True], ids=["before-the-deletion", "after-it"])
 async def test_a_compaction_that_was_cut_off_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_deleted: bool
@@ -100,6 +135,10 @@ async def test_a_compaction_that_was_cut_off_is_finished(
 
 async def _cut_off(*_: object) -> None:
     raise ConnectionError("cut off")
+
+
+async def _no_change(_: object) -> None:
+    await asyncio.sleep(0.01)
 
 
 async def test_a_server_that_just_starts_is_waited_for(tmp_path: Path) -> None:

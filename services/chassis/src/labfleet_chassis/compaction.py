@@ -18,10 +18,12 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext, api
-from nats.js.kv import KV_DEL, KV_PURGE
+from nats.js.kv import KeyValue
 
 from labfleet_chassis.durable_files import remove_durably, write_durably
-from labfleet_chassis.store import translated
+from labfleet_chassis.store import keep_newest_only, translated
+from labfleet_chassis.watching import is_gone, next_change
+from labfleet_proto.errors import UnavailableError
 
 _LIMIT_S = 120.0
 _PREFIX = "KV_"
@@ -67,12 +69,15 @@ async def compact(js: JetStreamContext, aside: Path, many: int) -> list[str]:
         name = stream.config.name or ""
         if not name.startswith(_PREFIX) or stream.config.max_age or stream.state.messages < many:
             continue
-        values = await _values(js, name.removeprefix(_PREFIX))
-        if 2 * len(values) > stream.state.messages:
+        kv = await js.key_value(name.removeprefix(_PREFIX))
+        await keep_newest_only(js, kv)
+        newest = await js.stream_info(name)
+        values = await _values(kv, newest.state.messages)
+        if 2 * len(values) > newest.state.messages:
             continue
         file = aside / f"{name}.json"
         saved = {
-            "config": stream.config.as_dict() | {"first_seq": stream.state.last_seq + 1},
+            "config": newest.config.as_dict() | {"first_seq": newest.state.last_seq + 1},
             "values": {key: base64.b64encode(value).decode() for key, value in values.items()},
         }
         write_durably(file, json.dumps(saved).encode())
@@ -82,18 +87,32 @@ async def compact(js: JetStreamContext, aside: Path, many: int) -> list[str]:
     return compacted
 
 
-async def _values(js: JetStreamContext, bucket: str) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    watcher = await (await js.key_value(bucket)).watchall()
-    async for entry in watcher:
-        if entry is None:
-            break
-        if entry.operation in (KV_DEL, KV_PURGE) or not entry.value:
-            found.pop(entry.key, None)
-        else:
-            found[entry.key] = entry.value
-    await watcher.stop()  # type: ignore[no-untyped-call]
-    return found
+async def _values(kv: KeyValue, messages: int) -> dict[str, bytes]:
+    """Values of a bucket of as many keys, deleted ones among them, as it has `messages`.
+
+    The keys are counted because the client library may announce the end of what is there before it
+    has handed anything on; what is not read here is lost. Raises UnavailableError.
+    """
+    values: dict[str, bytes] = {}
+    keys: set[str] = set()
+    watcher = await kv.watchall()
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            while len(keys) < messages:
+                change = await next_change(watcher)
+                if change is None:
+                    continue
+                keys.add(change.key)
+                values.pop(change.key, None)
+                if change.value and not is_gone(change):
+                    values[change.key] = change.value
+    except TimeoutError as exc:
+        raise UnavailableError(
+            f"compaction of a bucket: {len(keys)} of its {messages} messages could be read"
+        ) from exc
+    finally:
+        await watcher.stop()  # type: ignore[no-untyped-call]
+    return values
 
 
 async def _restore(js: JetStreamContext, file: Path) -> None:

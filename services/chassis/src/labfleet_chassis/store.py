@@ -243,13 +243,13 @@ async def open_bucket(js: JetStreamContext, definition: BucketDef[M]) -> Bucket[
     with translated(f"open bucket {definition.name}"):
         try:
             kv = await js.key_value(definition.name)
-            await _keep_newest_only(js, kv)
+            await keep_newest_only(js, kv)
         except nats.js.errors.NotFoundError:
             kv = await js.create_key_value(config)
     return Bucket(kv, js, definition)
 
 
-async def _keep_newest_only(js: JetStreamContext, kv: KeyValue) -> None:
+async def keep_newest_only(js: JetStreamContext, kv: KeyValue) -> None:
     """Bring a bucket that an older Labfleet made to the rule of this one."""
     status = await kv.status()
     if status.history == _HISTORY:
