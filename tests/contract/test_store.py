@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from tests.farm.memory import mark_too_early
 from tests.farm.nats import NatsServer
 from tests.simulation import store as fake
 from tests.simulation.faults import Faults
@@ -425,6 +426,23 @@ async def test_a_bucket_of_an_older_release_keeps_its_newest_values_only(tmp_pat
         await notes._bus.bucket(NOTES)
         assert await notes.messages() == 1
         assert await notes.numbers() == {"a": 2}
+
+
+@pytest.mark.integration
+async def test_all_is_read_also_when_the_client_library_announces_the_end_too_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _real(tmp_path, NOTES) as notes:
+        bucket = await notes._bus.bucket(NOTES)
+        assert await bucket.entries("of.*") == []
+        for number in range(3):
+            await notes.put(f"of.{number}", number)
+        await notes.put("a", 3)
+        await notes.delete("of.1")
+        mark_too_early(monkeypatch)
+        assert await notes.numbers() == {"of.0": 0, "of.2": 2, "a": 3}
+        assert [entry.value.number for entry in await bucket.entries("of.*")] == [0, 2]
+        assert await bucket.entries("none.*") == []
 
 
 # -- revisions

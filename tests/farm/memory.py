@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import nats
 import nats.js.errors
+import pytest
 from nats.js.kv import KeyValue
 from tests.farm.fleet import Fleet
 
@@ -22,6 +23,21 @@ def _with(fleet: Fleet, bucket: str, work: Callable[[KeyValue], Awaitable[T]]) -
             await client.close()
 
     return asyncio.run(run())
+
+
+def mark_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let watches announce the end of what is there before they have handed anything on.
+
+    So the client library does when the server has sent everything and nothing was taken in yet.
+    """
+    watch = KeyValue.watch
+
+    async def marked(*arguments: Any, **options: Any) -> KeyValue.KeyWatcher:
+        watcher = await watch(*arguments, **options)
+        watcher._updates._queue.appendleft(None)  # type: ignore[attr-defined]
+        return watcher
+
+    monkeypatch.setattr(KeyValue, "watch", marked)
 
 
 def recall(fleet: Fleet, bucket: str, key: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from nats.js.kv import KeyValue
+from tests.farm.memory import mark_too_early
 from tests.farm.nats import NatsServer
 
 from labfleet_chassis import bus as chassis_bus
@@ -83,18 +83,10 @@ async def test_a_bucket_of_values_is_left_alone(tmp_path: Path) -> None:
 async def test_nothing_is_lost_when_the_client_library_announces_the_end_too_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it does when the server has sent everything and the client has handed on nothing yet."""
-    watch = KeyValue.watch
-
-    async def marked_too_early(*arguments: object, **options: object) -> KeyValue.KeyWatcher:
-        watcher: KeyValue.KeyWatcher = await watch(*arguments, **options)  # type: ignore[arg-type]
-        watcher._updates._queue.appendleft(None)  # type: ignore[attr-defined]
-        return watcher
-
     async with _memory(tmp_path) as bus:
         notes, _ = await _fill(bus, _MANY)
         with monkeypatch.context() as patch:
-            patch.setattr(KeyValue, "watch", marked_too_early)
+            mark_too_early(patch)
             assert await compact(bus._js, tmp_path / "aside", _MANY) == ["notes"]
         assert await notes.values() == {"a": Note(number=1), "b": Note(number=2)}
 

@@ -174,35 +174,32 @@ class Bucket(Generic[M]):
             info = await self._js.stream_info(f"KV_{self.definition.name}")
         return int(info.state.last_seq) if info.state.messages else 0
 
+    async def _last_revision_of(self, keys: str) -> int:
+        """Revision of the newest write to the keys of a pattern; 0 if there was none."""
+        name = self.definition.name
+        with translated(f"read the position of {keys} in {name}"):
+            try:
+                last = await self._js.get_last_msg(f"KV_{name}", f"$KV.{name}.{keys}")
+            except nats.js.errors.NotFoundError:
+                return 0
+        return last.seq or 0
+
     async def values(self) -> dict[str, M]:
         """Read all keys. Raises UnavailableError."""
-        found: dict[str, M] = {}
-        sync = FirstPass(await self.last_revision())
-        is_over = False
-        async with self.watch() as watcher:
-            while not is_over:
-                try:
-                    async with asyncio.timeout(_TICK_S):
-                        change = await next_change(watcher)
-                except TimeoutError:
-                    is_over = sync.is_marked
-                    continue
-                if change is not None and is_gone(change):
-                    found.pop(change.key, None)
-                elif change is not None and change.value:
-                    found[change.key] = self.definition.model.model_validate_json(change.value)
-                is_over = sync.take(change)
-        return found
+        entries = await self._entries(">", await self.last_revision())
+        return {entry.key: entry.value for entry in entries}
 
-    async def entries(self, keys: str, revision: int = 0) -> list[Entry[M]]:
+    async def entries(self, keys: str) -> list[Entry[M]]:
         """Read the keys of a pattern such as `token.*`, in the order of their newest writes.
 
-        With `revision`, that of a write to one of them, all that was written before it is seen.
-        Raises UnavailableError.
+        All that was written before the call is seen. Raises UnavailableError.
         """
+        return await self._entries(keys, await self._last_revision_of(keys))
+
+    async def _entries(self, keys: str, position: int) -> list[Entry[M]]:
         found: dict[str, Entry[M]] = {}
-        sync = FirstPass(revision)
-        is_over = False
+        sync = FirstPass(position)
+        is_over = not position
         async with self.watch(keys) as watcher:
             while not is_over:
                 try:

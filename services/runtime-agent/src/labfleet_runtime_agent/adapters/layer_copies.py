@@ -50,12 +50,12 @@ class LayerCopies:
             revision = await self._bucket.put(layer_copy_key(digest, self.host), copy)
             self._written[digest] = copy
         self._claims[digest] = revision
-        return await self.claims(digest, revision)
+        return await self.claims(digest)
 
-    async def claims(self, digest: Digest, revision: int = 0) -> list[Claim]:
+    async def claims(self, digest: Digest) -> list[Claim]:
         """What all hosts have said of a layer. Raises UnavailableError."""
         pattern = layer_copy_key(digest, HostId("*"))
-        entries = await self._bucket.entries(pattern, revision)
+        entries = await self._bucket.entries(pattern)
         return [Claim(entry.value, entry.revision) for entry in entries]
 
     def claim_of(self, digest: Digest) -> int:
