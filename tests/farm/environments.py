@@ -28,7 +28,9 @@ def python_environment(lock: Path) -> Path:
         if is_missing:
             run([PYTHON, "-m", "venv", str(target)])
             pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-            run([*pip, "--disable-pip-version-check", "--require-hashes", "-r", str(lock)])
+            # The lock names all; pip 23 would choose anew for a name with an extra.
+            rules = ["--disable-pip-version-check", "--require-hashes", "--no-deps"]
+            run([*pip, *rules, "-r", str(lock)])
     return target
 
 
