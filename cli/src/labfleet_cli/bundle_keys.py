@@ -1,7 +1,6 @@
 """Keys of image bundles: the pair with which a fleet signs, and the public keys of fleets that it believes."""
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from labfleet_chassis.durable_files import write_durably
 from labfleet_cli.machine import MachineError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -73,7 +73,9 @@ class BundleKeys:
     def _pair(self) -> Ed25519PrivateKey:
         if not self._own.exists():
             pair = Ed25519PrivateKey.generate()
-            _write(self._own, pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            write_durably(
+                self._own, pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            )
         key = load_pem_private_key(self._own.read_bytes(), None)
         if not isinstance(key, Ed25519PrivateKey):
             raise MachineError(f"{self._own} is no ed25519 key")
@@ -93,7 +95,7 @@ class BundleKeys:
         there = self._trusted / f"{name}.pem"
         if there.exists() and _read(there, name).fingerprint != key.fingerprint:
             raise MachineError(f"another key is called {name}: `labfleet image trust rm {name}`")
-        _write(there, key.pem)
+        write_durably(there, key.pem)
         return key
 
     def remove(self, name: str) -> None:
@@ -115,14 +117,3 @@ def _read(path: Path, name: str) -> TrustedKey:
     if not isinstance(key, Ed25519PublicKey):
         raise MachineError(f"{path} is no ed25519 key")
     return TrustedKey(name, key)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write whole or not at all, for root only."""
-    aside = path.with_name(f".{path.name}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -9,7 +9,7 @@ from labfleet_cli.machine import MachineError
 from labfleet_cli.memory import with_tenancy
 from labfleet_cli.options import FleetName, require_plan
 from labfleet_cli.tables import show
-from labfleet_cli.tenant_commands import parsed, split, when
+from labfleet_cli.tenant_commands import new_token, split, when
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.registry_access import RepositoryGrant, checked_actions, checked_pattern
 
@@ -44,12 +44,7 @@ def robot_create(
         )
     except LabfleetError as exc:
         raise MachineError(exc.message) from exc
-    life = parsed(expires) if expires else None
-    _, text = with_tenancy(
-        require_plan(name),
-        lambda tenancy: tenancy.create_token(tenant, (), life, note, grants),
-    )
-    print(text)
+    print(new_token(name, tenant, (), expires, note, grants))
 
 
 @robot_app.command("ls")

@@ -18,6 +18,7 @@ from labfleet_cli.tables import show
 from labfleet_cli.tenancy import Tenancy, byte_count, duration
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.ids import TenantId
+from labfleet_proto.registry_access import RepositoryGrant
 from labfleet_proto.tenants import CertificateRecord, TokenRecord
 
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants: owners of containers.")
@@ -193,12 +194,7 @@ def token_create(
     name: FleetName = DEFAULT_FLEET,
 ) -> None:
     """Make a token and print it; it is not shown again."""
-    life = parsed(expires) if expires else None
-    _, text = with_tenancy(
-        require_plan(name),
-        lambda tenancy: tenancy.create_token(tenant, split(scopes), life, note),
-    )
-    print(text)
+    print(new_token(name, tenant, split(scopes), expires, note))
 
 
 @token_app.command("ls")
@@ -228,6 +224,23 @@ def _sized(text: str | None) -> int | None:
         return byte_count(text) if text is not None else None
     except LabfleetError as exc:
         raise MachineError(exc.message) from exc
+
+
+def new_token(
+    fleet: str,
+    tenant: str,
+    scopes: tuple[str, ...],
+    expires: str,
+    note: str,
+    grants: tuple[RepositoryGrant, ...] = (),
+) -> str:
+    """Make a token, a robot's with `grants`; return its text. Raises MachineError."""
+    life = parsed(expires) if expires else None
+    _, text = with_tenancy(
+        require_plan(fleet),
+        lambda tenancy: tenancy.create_token(tenant, scopes, life, note, grants),
+    )
+    return text
 
 
 def parsed(text: str) -> timedelta:
