@@ -327,7 +327,7 @@ class World:
         for repository, digest in self.needed() | {
             key for key, until_s in self.promises.items() if until_s > self.now_s
         }:
-            assert self.files.refers(repository, digest), (repository, digest)
+            assert self.files.links.refers(repository, digest), (repository, digest)
             is_damaged = self.files.quarantine.has(digest)
             assert is_damaged or self.files.path_of(digest).read_bytes() == self.known[digest]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labfleet_image_store.adapters import blob_files
+from labfleet_image_store.adapters import uploads
 from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_proto.errors import (
     ConflictError,
@@ -36,7 +36,7 @@ class Stores:
         return self._opened[-1]
 
     def close(self) -> None:
-        for upload in [upload for files in self._opened for upload in files._open.values()]:
+        for upload in [upload for files in self._opened for upload in files.uploads.all()]:
             upload.file.close()
 
 
@@ -57,9 +57,9 @@ def everything(root: Path) -> list[str]:
 
 
 def test_an_upload_becomes_a_blob(files: BlobFiles, tmp_path: Path) -> None:
-    upload = files.begin("web")
-    files.append(upload, DATA[:7])
-    files.append(upload, DATA[7:])
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, DATA[:7])
+    files.uploads.append(upload, DATA[7:])
     files.finish(upload, digest_of(DATA))
     assert files.read(digest_of(DATA), 1 << 20) == DATA
     assert files.size(digest_of(DATA)) == len(DATA)
@@ -68,8 +68,8 @@ def test_an_upload_becomes_a_blob(files: BlobFiles, tmp_path: Path) -> None:
 
 
 def test_a_blob_is_absent_until_it_is_whole(files: BlobFiles) -> None:
-    upload = files.begin("web")
-    files.append(upload, DATA)
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, DATA)
     assert not files.has("web", digest_of(DATA))
     assert files.total() == (0, 0)
     with pytest.raises(NotFoundError, match="not in the store"):
@@ -77,83 +77,83 @@ def test_a_blob_is_absent_until_it_is_whole(files: BlobFiles) -> None:
 
 
 def test_a_wrong_digest_keeps_nothing(files: BlobFiles, tmp_path: Path) -> None:
-    upload = files.begin("web")
-    files.append(upload, DATA)
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, DATA)
     with pytest.raises(DigestMismatchError, match=digest_of(DATA)):
         files.finish(upload, digest_of(b"other"))
     assert everything(tmp_path) == []
     with pytest.raises(NotFoundError):
-        files.find("web", upload.id)
+        files.uploads.find("web", upload.id)
 
 
 def test_a_cancelled_upload_keeps_nothing(files: BlobFiles, tmp_path: Path) -> None:
-    upload = files.begin("web")
-    files.append(upload, DATA)
-    files.cancel(upload)
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, DATA)
+    files.uploads.cancel(upload)
     assert everything(tmp_path) == []
 
 
 def test_an_upload_survives_a_restart(files: BlobFiles, stores: Stores) -> None:
     """Every byte that was acknowledged is there, also when the first process was killed."""
-    upload = files.begin("web")
-    files.append(upload, DATA[:7])
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, DATA[:7])
     again = stores.open()
-    resumed = again.find("web", upload.id)
+    resumed = again.uploads.find("web", upload.id)
     assert resumed.size == 7
-    again.append(resumed, DATA[7:])
+    again.uploads.append(resumed, DATA[7:])
     again.finish(resumed, digest_of(DATA))
     assert again.read(digest_of(DATA), 1 << 20) == DATA
 
 
 def test_an_upload_belongs_to_its_repository(files: BlobFiles) -> None:
-    upload = files.begin("web")
-    assert files.find("web", upload.id) is upload
+    upload = files.uploads.begin("web")
+    assert files.uploads.find("web", upload.id) is upload
     with pytest.raises(NotFoundError):
-        files.find("other", upload.id)
+        files.uploads.find("other", upload.id)
 
 
 @pytest.mark.parametrize("name", ["nosuch", "", "..", "../blobs", "a.repository"])
 def test_an_unknown_upload_is_not_found(files: BlobFiles, name: str) -> None:
     with pytest.raises(NotFoundError, match="not known"):
-        files.find("web", name)
+        files.uploads.find("web", name)
 
 
 def test_a_blob_that_is_there_is_taken_again(files: BlobFiles, tmp_path: Path) -> None:
     for repository in ("web", "other"):
-        upload = files.begin(repository)
-        files.append(upload, DATA)
+        upload = files.uploads.begin(repository)
+        files.uploads.append(upload, DATA)
         files.finish(upload, digest_of(DATA))
     assert files.total() == (1, len(DATA))
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
 def test_an_empty_blob_is_a_blob(files: BlobFiles) -> None:
-    files.finish(files.begin("web"), digest_of(b""))
+    files.finish(files.uploads.begin("web"), digest_of(b""))
     assert files.read(digest_of(b""), 10) == b""
 
 
 def test_a_blob_larger_than_the_limit_is_refused(
     files: BlobFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blob_files, "MOST_BLOB_BYTES", 10)
-    upload = files.begin("web")
-    files.append(upload, b"0123456789")
+    monkeypatch.setattr(uploads, "MOST_BLOB_BYTES", 10)
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, b"0123456789")
     with pytest.raises(InvalidRequestError, match="larger than 10 bytes"):
-        files.append(upload, b"x")
+        files.uploads.append(upload, b"x")
 
 
 def test_a_chunk_must_begin_where_the_last_one_ended(files: BlobFiles) -> None:
-    upload = files.begin("web")
-    files.append(upload, b"abc")
-    files.check_offset(upload, 3)
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, b"abc")
+    files.uploads.check_offset(upload, 3)
     with pytest.raises(ConflictError, match="begins at 2, the upload is at 3"):
-        files.check_offset(upload, 2)
+        files.uploads.check_offset(upload, 2)
 
 
 def test_a_full_disk_takes_no_upload(files: BlobFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blob_files, "_RESERVE_BYTES", 1 << 60)
+    monkeypatch.setattr(uploads, "_RESERVE_BYTES", 1 << 60)
     with pytest.raises(DiskFullError):
-        files.begin("web")
+        files.uploads.begin("web")
 
 
 def test_a_small_blob_is_put_whole(files: BlobFiles, tmp_path: Path) -> None:
@@ -189,25 +189,25 @@ def test_a_reference_without_its_blob_is_none(files: BlobFiles) -> None:
 def test_old_uploads_are_swept_and_those_that_go_on_are_not(
     files: BlobFiles, stores: Stores, tmp_path: Path
 ) -> None:
-    left = stores.open().begin("web")  # of a process that is gone
-    kept = files.begin("web")
+    left = stores.open().uploads.begin("web")  # of a process that is gone
+    kept = files.uploads.begin("web")
     now = (tmp_path / "uploads" / left.id).stat().st_mtime
-    files.sweep(now + 3600)
-    assert files.find("web", kept.id)
+    files.uploads.sweep(now + 3600)
+    assert files.uploads.find("web", kept.id)
     assert (tmp_path / "uploads" / left.id).exists()
     os.utime(tmp_path / "uploads" / kept.id, (now + 24 * 3600, now + 24 * 3600))  # a chunk came
-    files.sweep(now + 25 * 3600)
+    files.uploads.sweep(now + 25 * 3600)
     assert not (tmp_path / "uploads" / left.id).exists()
     assert (tmp_path / "uploads" / kept.id).exists()
 
 
 def test_an_upload_that_nobody_goes_on_with_is_closed(files: BlobFiles, tmp_path: Path) -> None:
-    left = files.begin("web")
-    files.sweep((tmp_path / "uploads" / left.id).stat().st_mtime + 25 * 3600)
+    left = files.uploads.begin("web")
+    files.uploads.sweep((tmp_path / "uploads" / left.id).stat().st_mtime + 25 * 3600)
     assert left.file.closed
     assert list((tmp_path / "uploads").iterdir()) == []
     with pytest.raises(NotFoundError):
-        files.find("web", left.id)
+        files.uploads.find("web", left.id)
 
 
 def test_what_is_acknowledged_is_on_the_disk(
@@ -227,8 +227,8 @@ def test_what_is_acknowledged_is_on_the_disk(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "rename", move)
-    upload = files.begin("web")
-    files.append(upload, DATA)
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, DATA)
     files.finish(upload, digest_of(DATA))
     assert order[0] == "flush"
     assert order[order.index("rename") + 1] == "flush"

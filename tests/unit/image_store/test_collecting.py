@@ -41,10 +41,10 @@ def test_a_blob_goes_with_its_last_reference_and_a_renewed_one_stays(tmp_path: P
 def test_naming_a_reference_renews_it(tmp_path: Path) -> None:
     files = BlobFiles(tmp_path)
     digest = files.put("group/one", b"data")
-    (link,) = files.all_links()
+    (link,) = files.links.all()
     path = next((tmp_path / "links").glob("*/*"))
     os.utime(path, (1, 1))
     files.link("group/one", digest)
-    (renewed,) = files.all_links()
+    (renewed,) = files.links.all()
     assert link.key == renewed.key == ("group/one", digest)
     assert renewed.renewed_at_s > 1

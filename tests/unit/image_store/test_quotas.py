@@ -129,17 +129,17 @@ def test_a_blob_that_is_taken_away_again_counts_no_more(store: Store) -> None:
 
 
 def test_uploads_side_by_side_share_the_quota(store: Store) -> None:
-    first, second = (store.files.begin(mine(name)) for name in ("one", "two"))
+    first, second = (store.files.uploads.begin(mine(name)) for name in ("one", "two"))
     store.quotas.announce(first, 7000)
     with pytest.raises(QuotaExceededError):
         store.quotas.announce(second, 7000)
     store.quotas.settle(first)  # the client left before it sent anything
     store.quotas.announce(second, 7000)
-    store.files.cancel(second)
+    store.files.uploads.cancel(second)
     store.quotas.announce(first, 10_000)
     with pytest.raises(QuotaExceededError):
         store.quotas.announce(first, 10_001)
-    store.files.cancel(first)
+    store.files.uploads.cancel(first)
 
 
 @settings(max_examples=30, deadline=None)
@@ -152,21 +152,21 @@ def test_no_order_of_chunks_stores_more_than_the_quota(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, bool]]
 ) -> None:
     store = Store(tmp_path_factory.mktemp("store"), Quota(stored_bytes=10_000))
-    uploads = [store.files.begin(mine("box")) for _ in range(3)]
+    uploads = [store.files.uploads.begin(mine("box")) for _ in range(3)]
     for number, size, is_over in steps:
         upload = uploads[number]
         try:
             store.quotas.announce(upload, upload.size + size)
         except QuotaExceededError:
-            store.files.cancel(upload)
-            uploads[number] = store.files.begin(mine("box"))
+            store.files.uploads.cancel(upload)
+            uploads[number] = store.files.uploads.begin(mine("box"))
         else:
-            store.files.append(upload, bytes(size))
+            store.files.uploads.append(upload, bytes(size))
             if is_over:
                 store.quotas.settle(upload)
-        assert sum(each.size for each in store.files.open_uploads()) <= 10_000
+        assert sum(each.size for each in store.files.uploads.all()) <= 10_000
     for upload in uploads:
-        store.files.cancel(upload)
+        store.files.uploads.cancel(upload)
 
 
 def test_a_room_is_for_all_blobs_of_one_request(store: Store) -> None:

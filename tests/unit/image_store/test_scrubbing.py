@@ -108,7 +108,7 @@ def test_a_damaged_blob_is_absent_until_its_bytes_come_again(files: BlobFiles) -
     flip(files, digest)
     assert files.condemn(digest, read_through(files, digest).inode)
     assert not files.has("web", digest)
-    assert files.refers("web", digest)
+    assert files.links.refers("web", digest)
     (damaged,) = files.quarantine.all()
     assert (damaged.digest, damaged.size_bytes) == (digest, len(DATA))
     assert BlobFiles(files.path_of(digest).parents[3]).quarantine.has(
@@ -169,8 +169,8 @@ def test_a_reference_to_nothing_is_lost_unless_it_is_known_as_damaged(files: Blo
 
 def test_what_nobody_takes_up_again_is_gone_after_a_restart(tmp_path: Path) -> None:
     files = BlobFiles(tmp_path)
-    upload = files.begin("web")
-    files.append(upload, DATA)
+    upload = files.uploads.begin("web")
+    files.uploads.append(upload, DATA)
     upload.file.close()
     uploads = tmp_path / "uploads"
     for name in ("put-12ab", "layer-12ab", "0" * 32, f"{'1' * 32}.repository"):
@@ -180,7 +180,7 @@ def test_what_nobody_takes_up_again_is_gone_after_a_restart(tmp_path: Path) -> N
     assert sorted(path.name for path in uploads.iterdir()) == sorted(
         [upload.id, f"{upload.id}.repository", f"fetch-{'a' * 64}-{'b' * 16}"]
     )
-    taken_up = again.find("web", upload.id)
+    taken_up = again.uploads.find("web", upload.id)
     digest = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
     again.finish(taken_up, digest)
     assert again.has("web", digest)

@@ -62,7 +62,7 @@ def listeners(addresses: str) -> list[socket.socket]:
 async def sweep(files: BlobFiles, quotas: Quotas) -> None:
     """Drop stale uploads and measure the store, for ever."""
     while True:
-        await asyncio.to_thread(files.sweep)
+        await asyncio.to_thread(files.uploads.sweep)
         count, size = await asyncio.to_thread(files.total)
         metrics.BLOBS.set(count)
         metrics.BLOB_BYTES.set(size)

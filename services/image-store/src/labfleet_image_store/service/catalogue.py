@@ -175,7 +175,7 @@ class Catalogue:
         A repository that has lost its last manifest is known while it has blobs.
         """
         is_known = any(record.repository in repositories for record in self.manifests.values())
-        if not is_known and not any(self.files.knows(each) for each in repositories):
+        if not is_known and not any(self.files.links.knows(each) for each in repositories):
             raise NotFoundError(f"repository {familiar_repository(repositories[0])} is not known")
         return sorted({r.tag for r in self.tags.values() if r.repository in repositories})
 
@@ -287,7 +287,7 @@ class Catalogue:
             if below is not None:
                 await self.copy(below, repository)
         for blob in manifest.blobs:
-            if self.files.refers(record.repository, blob):
+            if self.files.links.refers(record.repository, blob):
                 self.files.link(repository, blob)
         self.files.link(repository, record.digest)
         copy = record.model_copy(

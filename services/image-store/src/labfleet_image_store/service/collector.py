@@ -48,7 +48,7 @@ class Collector:
         containers cannot be read.
         """
         files = self._catalogue.files
-        links = await asyncio.to_thread(files.all_links)
+        links = await asyncio.to_thread(files.links.all)
         try:
             (
                 marked,

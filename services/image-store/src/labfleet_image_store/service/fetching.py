@@ -9,8 +9,9 @@ from pathlib import Path
 
 from labfleet_chassis.logs import Log
 from labfleet_chassis.tasks import TaskGroup
-from labfleet_image_store.adapters.blob_files import MOST_BLOB_BYTES, BlobFiles
+from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.adapters.partial_blob import PartialBlob
+from labfleet_image_store.adapters.uploads import MOST_BLOB_BYTES
 from labfleet_image_store.core import upstreams as core
 from labfleet_image_store.core.manifests import Descriptor
 from labfleet_image_store.core.upstreams import Route, Trouble, Upstream, UpstreamError

@@ -115,7 +115,7 @@ class Healer:
 
     async def _told(self, damaged: Damaged) -> None:
         digest = damaged.digest
-        repositories = tuple(await asyncio.to_thread(self._files.linkers, digest))
+        repositories = tuple(await asyncio.to_thread(self._files.links.linkers, digest))
         self._cases[digest] = _Case(repositories)
         metrics.DAMAGED.inc()
         self._log.error(
@@ -158,7 +158,7 @@ class Healer:
         case.tries += 1
 
     async def _wanted(self, digest: Digest) -> Wanted:
-        repositories = tuple(await asyncio.to_thread(self._files.linkers, digest))
+        repositories = tuple(await asyncio.to_thread(self._files.links.linkers, digest))
         records = [
             each for each in self._catalogue.manifests.values() if each.repository in repositories
         ]
@@ -184,7 +184,7 @@ class Healer:
                 digest=each.digest,
                 size_bytes=each.size_bytes,
                 found_at_s=each.found_at_s,
-                repositories=tuple(self._files.linkers(each.digest)),
+                repositories=tuple(self._files.links.linkers(each.digest)),
             )
             for each in self._files.quarantine.all()
         )

@@ -33,7 +33,9 @@ class Passing:
     async def heal(self, repositories: Sequence[str], digest: str) -> None:
         """Bring a damaged blob of one of some repositories again, if that can be done soon."""
         files = self._catalogue.files
-        if files.quarantine.has(digest) and any(files.refers(r, digest) for r in repositories):
+        if files.quarantine.has(digest) and any(
+            files.links.refers(r, digest) for r in repositories
+        ):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_HEAL_LIMIT_S):
                     await self._healer.heal(digest)

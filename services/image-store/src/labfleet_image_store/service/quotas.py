@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.mirror import Mirror
 from labfleet_image_store import metrics
-from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
+from labfleet_image_store.adapters.blob_files import BlobFiles
+from labfleet_image_store.adapters.uploads import Upload
 from labfleet_image_store.core import manifests, quotas
 from labfleet_image_store.core.quotas import Quota, QuotaExceededError
 from labfleet_proto.builds import BUILD_REPOSITORY
@@ -115,7 +116,7 @@ class Quotas:
     def _arrived(self, tenant: TenantId) -> Iterator[str]:
         oldest_ns = self._clock.now_ns() - _PENDING_NS
         for (repository, digest), received_ns in list(self._pending.items()):
-            if received_ns < oldest_ns or not self._files.refers(repository, digest):
+            if received_ns < oldest_ns or not self._files.links.refers(repository, digest):
                 self._pending.pop((repository, digest), None)
             elif owner_of(repository) == tenant:
                 yield digest
@@ -156,7 +157,7 @@ class Quotas:
 
     def below(self, repository: str, digest: Digest) -> dict[str, int | None]:
         """A stored manifest and the blobs of it that its repository refers to, as `check` takes them."""
-        parts = [part for part in self._parts(digest) if self._files.refers(repository, part)]
+        parts = [part for part in self._parts(digest) if self._files.links.refers(repository, part)]
         return {digest: None, **dict.fromkeys(parts)}
 
     def begin(self, repository: str) -> None:
@@ -195,7 +196,7 @@ class Quotas:
         """Bytes that a tenant has or is sending, without one upload."""
         coming = sum(
             max(upload.size, self._announced.get(upload.id, 0))
-            for upload in self._files.open_uploads()
+            for upload in self._files.uploads.all()
             if upload.id != but and owner_of(upload.repository) == tenant
         )
         return holding.stored_bytes + coming

@@ -3,7 +3,8 @@
 import asyncio
 
 from labfleet_image_store import metrics
-from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
+from labfleet_image_store.adapters.blob_files import BlobFiles
+from labfleet_image_store.adapters.uploads import Upload
 from labfleet_image_store.core.quotas import QuotaExceededError
 from labfleet_image_store.service.quotas import Quotas
 from labfleet_image_store.service.registry_request import Request
@@ -20,7 +21,7 @@ class Receiver:
         """Open a session, for a known blob if there is a digest. Raises QuotaExceededError, DiskFullError."""
         if digest is None or not self._quotas.has(repository, digest):
             self._quotas.begin(repository)
-        return self._files.begin(repository)
+        return self._files.uploads.begin(repository)
 
     def mount(self, repository: str, digest: str) -> None:
         """Let a repository refer to a blob that is here. Raises QuotaExceededError."""
@@ -42,9 +43,9 @@ class Receiver:
                 metrics.RECEIVED.inc(len(chunk))
                 if not is_free:
                     self._quotas.announce(upload, upload.size + len(chunk))
-                self._files.append(upload, chunk)
+                self._files.uploads.append(upload, chunk)
         except QuotaExceededError:
-            self._files.cancel(upload)
+            self._files.uploads.cancel(upload)
             raise
         finally:
             self._quotas.settle(upload)

@@ -15,7 +15,8 @@ from labfleet_chassis.caller import acting_for
 from labfleet_chassis.logs import Log
 from labfleet_image_store import metrics
 from labfleet_image_store.adapters import sendfile
-from labfleet_image_store.adapters.blob_files import BlobFiles, Upload
+from labfleet_image_store.adapters.blob_files import BlobFiles
+from labfleet_image_store.adapters.uploads import Upload
 from labfleet_image_store.core import manifests, ranges, references, registry_scopes
 from labfleet_image_store.service.blob_sending import send_blob
 from labfleet_image_store.service.catalogue import Catalogue
@@ -244,7 +245,7 @@ class Registry:
         await self._accepted(request, upload, 202)
 
     def _find(self, request: Request) -> Upload:
-        return self._files.find(request.own, request.part["upload"])
+        return self._files.uploads.find(request.own, request.part["upload"])
 
     async def _upload_get(self, request: Request) -> None:
         await self._accepted(request, self._find(request), 204)
@@ -267,7 +268,7 @@ class Registry:
             await self._finish(request, upload, digest)
 
     async def _upload_delete(self, request: Request) -> None:
-        self._files.cancel(self._find(request))
+        self._files.uploads.cancel(self._find(request))
         await request.reply(204, {})
 
     def _check_range(self, request: Request, upload: Upload) -> None:
@@ -278,7 +279,7 @@ class Registry:
             first, _ = ranges.parse_content_range(header)
         except ValueError as exc:
             raise RegistryError(400, "BLOB_UPLOAD_INVALID", f"Content-Range {exc}") from exc
-        self._files.check_offset(upload, first)
+        self._files.uploads.check_offset(upload, first)
 
     async def _finish(self, request: Request, upload: Upload, digest: str) -> None:
         await self._receiver.finish(upload, digest)
