@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from labfleet_chassis import logs
+from labfleet_chassis import data_port, logs
 from labfleet_chassis.clock import Clock, SystemClock
 from labfleet_chassis.data_port import (
     Accept,
@@ -58,11 +58,32 @@ async def serving(handler: StreamHandler = echo, clock: Clock | None = None) -> 
         yield number
 
 
+@asynccontextmanager
+async def strange_peer(answer: bytes) -> AsyncIterator[int]:
+    """A peer that takes a connection, says so much, and waits for its end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
 def dialled(
-    port: int, *, host: HostId = HOST, key: bytes = KEY
+    port: int, *, host: HostId = HOST, key: bytes = KEY, silence_s: float = 10.0
 ) -> AbstractAsyncContextManager[ByteStream]:
     return dial(
-        "127.0.0.1", port, REQUEST, host=host, tenant=OPERATORS, key=key, clock=SystemClock()
+        "127.0.0.1",
+        port,
+        REQUEST,
+        host=host,
+        tenant=OPERATORS,
+        key=key,
+        clock=SystemClock(),
+        silence_s=silence_s,
     )
 
 
@@ -161,6 +182,44 @@ async def test_an_unreachable_host_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="host1"):
         async with dialled(port):
             pass
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("answer", [b"", b'{"problem"'])
+async def test_a_host_that_says_nothing_is_unavailable_and_named(answer: bytes) -> None:
+    async with strange_peer(answer) as port:
+        with pytest.raises(
+            UnavailableError, match=rf"host1 at 127\.0\.0\.1:{port}: no answer in 0\.2"
+        ):
+            async with dialled(port, silence_s=0.2):
+                pass
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n", b"x" * (1 << 20)])
+async def test_a_host_that_answers_nonsense_is_unavailable_and_named(answer: bytes) -> None:
+    async with strange_peer(answer) as port:
+        with pytest.raises(UnavailableError, match=r"host1 at 127\.0\.0\.1.*nonsense"):
+            async with dialled(port):
+                pass
+
+
+async def test_a_host_that_prepares_for_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy out of a container that never ran begins with its image's fetch."""
+    monkeypatch.setattr(data_port, "_ALIVE_EVERY_S", 0.02)
+    go = asyncio.Event()
+
+    async def prepare(_ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
+        await go.wait()
+        await accept({"size": 1})
+        await stream.write(b"x")
+        stream.write_eof()
+
+    async with serving(prepare) as port:
+        asyncio.get_running_loop().call_later(1, go.set)
+        async with dialled(port, silence_s=0.4) as stream:
+            assert stream.detail == {"size": 1}
+            assert await stream.read() == b"x"
+            assert await stream.read() == b""
 
 
 def test_a_changed_ticket_is_refused() -> None:

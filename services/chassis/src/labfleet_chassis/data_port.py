@@ -2,7 +2,8 @@
 
 Wire form: the client sends one line, `<base64url of the ticket>.<base64url of its HMAC-SHA256>`;
 the server answers one JSON line, a `StreamReply`; from there on both directions are raw bytes with
-TCP's own back-pressure and half-close.
+TCP's own back-pressure and half-close. Before its answer, which may have to wait for a whole image, the
+server sends an empty line every few seconds: one that sends none is dead.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ _LONGEST_LINE = 64 << 10
 _BUFFER = 256 << 10
 _TICKET_LIFE_S = 30.0
 _HEAD_LIMIT_S = 10.0
+_SILENCE_S = 15.0
+_ALIVE_EVERY_S = 3.0
 _MOST_STREAMS = 4096
 _QUIET_S = 10
 _PROBE_EVERY_S = 5
@@ -121,13 +124,17 @@ async def dial(  # noqa: PLR0913 - address, ticket and key
     tenant: TenantId,
     key: bytes,
     clock: Clock,
+    silence_s: float = _SILENCE_S,
 ) -> AsyncIterator[ByteStream]:
     """Open a stream on a host; `ByteStream.detail` holds what the host said of it.
 
+    Until its answer it may give no sign of life for `silence_s`.
+
     Raises:
         LabfleetError: what the host's handler raised before it accepted.
-        UnavailableError: the host cannot be reached.
+        UnavailableError: the host cannot be reached, says nothing, or nothing that makes sense.
     """
+    peer = f"data port of {host} at {address}:{port}"
     ticket = Ticket(
         host=host,
         tenant=tenant,
@@ -140,20 +147,56 @@ async def dial(  # noqa: PLR0913 - address, ticket and key
             reader, writer = await asyncio.open_connection(address, port, limit=_BUFFER)
     except (OSError, TimeoutError) as exc:
         why = str(exc) or type(exc).__name__
-        raise UnavailableError(f"data port of {host} at {address}:{port}: {why}") from exc
+        raise UnavailableError(f"{peer}: {why}") from exc
     stream = ByteStream(reader, writer)
     try:
-        await stream.write(seal(ticket, key) + b"\n")
-        line = await reader.readline()
-        if not line:
-            raise UnavailableError(f"data port of {host}: closed before its answer")
-        reply = StreamReply.model_validate_json(line)
+        reply = await _answer(stream, seal(ticket, key), peer, silence_s)
         if reply.problem is not None:
             raise reply.problem.to_error()
         stream.detail = reply.detail
         yield stream
     finally:
         await stream.close()
+
+
+async def _answer(stream: ByteStream, ticket: bytes, peer: str, silence_s: float) -> StreamReply:
+    """Send a ticket and wait for its answer. Raises UnavailableError."""
+    line = b"\n"
+    try:
+        await stream.write(ticket + b"\n")
+        while line == b"\n":
+            async with asyncio.timeout(silence_s):
+                line = await stream.reader.readline()
+        if not line:
+            raise UnavailableError(f"{peer}: closed before its answer")
+        return StreamReply.model_validate_json(line)
+    except TimeoutError as exc:
+        raise UnavailableError(f"{peer}: no answer in {silence_s:g} s") from exc
+    except OSError as exc:
+        raise UnavailableError(f"{peer}: broke off before its answer: {exc}") from exc
+    except ValueError as exc:  # a line without end, too
+        raise UnavailableError(f"{peer}: its answer is nonsense: {line[:80]!r}") from exc
+
+
+class _Preparing:
+    """The time before a stream's answer: whoever waits for it hears now and then that it will come."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._beat()
+
+    def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_ALIVE_EVERY_S, self._say)
+
+    def _say(self) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(b"\n")
+            self._beat()
+
+    def end(self) -> None:
+        """The answer comes now; again is nothing."""
+        self._timer.cancel()
 
 
 class DataPort:
@@ -195,11 +238,13 @@ class DataPort:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream = ByteStream(reader, writer)
+        preparing = _Preparing(writer)
         is_accepted = False
 
         async def accept(detail: dict[str, JsonValue]) -> None:
             nonlocal is_accepted
             is_accepted = True
+            preparing.end()
             await stream.write(StreamReply(detail=detail).model_dump_json().encode() + b"\n")
 
         self._open.add(asyncio.current_task())
@@ -215,6 +260,7 @@ class DataPort:
             if is_accepted:
                 self._log.warning("stream.failed", error=exc.message)
             else:
+                preparing.end()
                 reply = StreamReply(problem=exc.to_problem())
                 with contextlib.suppress(ConnectionError):
                     await stream.write(reply.model_dump_json().encode() + b"\n")
@@ -225,5 +271,6 @@ class DataPort:
         except Exception:  # noqa: BLE001 - the top of a stream: logged once
             self._log.exception("stream.failed")
         finally:
+            preparing.end()
             await stream.close()
             self._open.discard(asyncio.current_task())
