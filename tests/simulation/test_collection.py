@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any, cast
@@ -139,6 +139,7 @@ class World:
         self.chance = random.Random(seed)
         self.now_s = 1_000_000.0
         self.in_thread = False
+        self.may_flush = False
         self.is_quiet = False
         self.files = BlobFiles(directory, lambda: self.now_s)
         self.files._keeping = cast("Any", Preempted(self))
@@ -182,13 +183,26 @@ class World:
             await asyncio.sleep(0)
 
     async def to_thread(self, work: Callable[..., Any], *args: Any) -> Any:
-        """A thread of the collector's, seen by the others step by step."""
+        """A thread, of the collector's or of a request's, seen by the others step by step."""
         await self.turn()
         self.in_thread = True
         try:
             return work(*args)
         finally:
             self.in_thread = False
+
+    def flush(self, _descriptor: int) -> None:
+        """No power is cut here; whoever waits for the disk must not let everybody wait."""
+        assert self.in_thread or self.may_flush, "a flush on the event loop"
+
+    @contextlib.contextmanager
+    def a_thread_of_another(self) -> Iterator[None]:
+        """What is done at once here and in a thread in truth."""
+        before, self.may_flush = self.may_flush, True
+        try:
+            yield
+        finally:
+            self.may_flush = before
 
     async def _held(self) -> dict[str, Any]:
         await self.turn()
@@ -210,17 +224,19 @@ class World:
     def erase_upload(self, repository: str, digest: str) -> None:
         """DELETE of a blob that no image of the repository needs, nor one that is on its way."""
         if (repository, digest) not in self.needed() and repository not in self.writing:
-            self.files.unlink(repository, digest)
+            with self.a_thread_of_another():
+                self.files.unlink(repository, digest)
             self.promises.pop((repository, digest), None)
 
     def upload(self, repository: str, blob: bytes) -> None:
         """As clients do: ask, mount, or send."""
         digest = digest_of(blob)
         source = self.chance.choice(REPOSITORIES)
-        if self.files.has(repository, digest) or self.files.has(source, digest):
-            self.files.link(repository, digest)
-        else:
-            self.files.put(repository, blob)
+        with self.a_thread_of_another():
+            if self.files.has(repository, digest) or self.files.has(source, digest):
+                self.files.link(repository, digest)
+            else:
+                self.files.put(repository, blob)
         self.promises[repository, digest] = self.now_s + GRACE_S
 
     @contextlib.asynccontextmanager
@@ -315,7 +331,8 @@ class World:
         every = self.files.digests()
         if every:
             path = self.files.path_of(self.chance.choice(every))
-            self.files.condemn(f"sha256:{path.name}", path.stat().st_ino)
+            with self.a_thread_of_another():
+                self.files.condemn(f"sha256:{path.name}", path.stat().st_ino)
 
     async def litter(self, repository: str) -> None:
         data = self.chance.randbytes(8)
@@ -409,7 +426,7 @@ def left(directory: Path) -> list[Path]:
 def _interleave(directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     world = World(directory, seed)
     monkeypatch.setattr(asyncio, "to_thread", world.to_thread)
-    monkeypatch.setattr(os, "fsync", lambda _fd: None)  # no power is cut here
+    monkeypatch.setattr(os, "fsync", world.flush)
     try:
         asyncio.run(world.run())
         assert left(directory) == []

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from labfleet_proto.errors import (
 )
 
 DATA = b"layer" * 1000
+LIMIT_S = 20
 
 
 def digest_of(data: bytes) -> str:
@@ -232,3 +235,62 @@ def test_what_is_acknowledged_is_on_the_disk(
     files.finish(upload, digest_of(DATA))
     assert order[0] == "flush"
     assert order[order.index("rename") + 1] == "flush"
+
+
+class SlowDisk:
+    """Each flush waits until all are let go."""
+
+    def __init__(self) -> None:
+        self.waiting = threading.Semaphore(0)
+        self.gate = threading.Event()
+
+    def __call__(self, _descriptor: int) -> None:
+        self.waiting.release()
+        assert self.gate.wait(LIMIT_S)
+
+
+def test_a_reference_that_another_has_just_made_is_not_promised_before_it_is_on_the_disk(
+    files: BlobFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = files.put("web", DATA)
+    files.link("other", files.put("other", b"so that its folder is there"))
+    disk = SlowDisk()
+    monkeypatch.setattr(os, "fsync", disk)
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            first = threads.submit(files.link, "other", digest)
+            assert disk.waiting.acquire(timeout=LIMIT_S)
+            second = threads.submit(files.link, "other", digest)
+            assert disk.waiting.acquire(timeout=LIMIT_S)  # it flushes, too
+            assert not first.done()
+            assert not second.done()
+        finally:
+            disk.gate.set()
+        first.result(LIMIT_S)
+        second.result(LIMIT_S)
+
+
+def test_a_reference_made_by_a_killed_process_is_flushed_by_the_next(
+    files: BlobFiles, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a power cut takes what is in the kernel's memory: the next process must not take it for safe."""
+    digest = files.put("web", DATA)
+    flushed: list[str] = []
+    flush = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        flush(descriptor)
+
+    files.links.renew("web", digest, 1.0)
+    monkeypatch.setattr(os, "fsync", fsync)
+    stores.open()
+    assert "web" in flushed
+
+
+def test_what_is_renewed_was_there(files: BlobFiles) -> None:
+    digest = files.put("web", DATA)
+    assert files.renew("web", digest)
+    assert not files.renew("other", digest)
+    files.path_of(digest).unlink()
+    assert not files.renew("web", digest)

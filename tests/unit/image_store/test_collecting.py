@@ -26,13 +26,14 @@ def test_a_blob_goes_with_its_last_reference_and_a_renewed_one_stays(tmp_path: P
     digest = files.put("one", b"data")
     files.link("two", digest)
     future_s = files.path_of(digest).stat().st_mtime + 10
-    files.unlink_stale("one", digest, future_s)
+    (one, two) = sorted(files.links.all(), key=lambda link: link.repository)
+    files.unlink_stale([one], future_s)
     assert files.drop_unlinked(future_s) == []
     assert files.has("two", digest)
     past_s = future_s - 100
-    files.unlink_stale("two", digest, past_s)
+    files.unlink_stale([two], past_s)
     assert files.has("two", digest)
-    files.unlink_stale("two", digest, future_s)
+    files.unlink_stale([two], future_s)
     assert files.drop_unlinked(past_s) == []
     assert files.drop_unlinked(future_s) == [digest]
     assert not files.path_of(digest).exists()

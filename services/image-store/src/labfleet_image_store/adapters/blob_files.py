@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from labfleet_chassis.durable_files import flush_directory, make_directory
@@ -38,8 +38,11 @@ class BlobFiles:
         for path in (self._blobs.parent, directory):
             flush_directory(path)
         self._keeping = threading.RLock()
-        """Held while a blob gets or loses its name: the collector runs in a thread of its own."""
+        """Held while a blob or a reference gets or loses its name: all who do so are threads."""
+        self._unflushed: dict[tuple[str, str], object] = {}
+        """References that are made and may not be on the disk yet."""
         self._condemned: dict[str, int] = {}
+        self.links.flush_all()  # what a killed process made is on the disk before it is relied on
 
     # -- reading
 
@@ -125,7 +128,7 @@ class BlobFiles:
     # -- publishing
 
     def put(self, repository: str, data: bytes) -> Digest:
-        """Store a small blob durably. Raises DiskFullError; then nothing is kept."""
+        """Store a small blob durably. Blocks. Raises DiskFullError; then nothing is kept."""
         digest = Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
         aside = self.uploads.aside()
         try:
@@ -140,7 +143,7 @@ class BlobFiles:
         return digest
 
     def finish(self, upload: Upload, digest: str) -> None:
-        """Flush and publish. Raises DigestMismatchError, DiskFullError; then nothing is kept."""
+        """Flush and publish. Blocks. Raises DigestMismatchError, DiskFullError; then nothing is kept."""
         self.adopt(upload.repository, self.uploads.flushed(upload, digest), Digest(digest))
         self.uploads.forget(upload)
 
@@ -163,30 +166,48 @@ class BlobFiles:
     # -- who refers to what
 
     def link(self, repository: str, digest: str) -> None:
-        """Let a repository refer to a blob that is here; again only renews it for the collector.
+        """Let a repository refer to a blob that is here; again only renews it for the collector. Blocks.
 
-        Raises NotFoundError: it has gone meanwhile.
+        The reference is on the disk when this returns, whoever made it. Raises NotFoundError: the blob
+        has gone meanwhile.
         """
+        key = (repository, digest)
         with self._keeping:
             if not self.path_of(digest).exists() and not self.quarantine.has(digest):
                 raise NotFoundError(f"blob {digest} is not in the store")
-            is_new = self.links.renew(repository, digest, self._now_s())
-        if is_new:
-            self.links.flush(repository)
+            if self.links.renew(repository, digest, self._now_s()):
+                self._unflushed[key] = object()
+            made = self._unflushed.get(key)
+        if made is None:
+            return
+        self.links.flush(repository)
+        with self._keeping:
+            if self._unflushed.get(key) is made:  # else it was taken and made again meanwhile
+                del self._unflushed[key]
+
+    def renew(self, repository: str, digest: str) -> bool:
+        """Tell the collector that a blob of the repository is wanted; False if it has none such. Blocks."""
+        with self._keeping:
+            if not self.has(repository, digest):
+                return False
+            self.link(repository, digest)
+        return True
 
     def unlink(self, repository: str, digest: str) -> bool:
         """Take the repository's reference away, durably; False if there was none. Blocks."""
-        is_gone = self.links.remove(repository, digest)
+        with self._keeping:
+            is_gone = self.links.remove(repository, digest)
         if is_gone:
             self.links.flush(repository)
         return is_gone
 
     # -- collecting
 
-    def unlink_stale(self, repository: str, digest: str, oldest_s: float) -> None:
-        """Take a reference away unless it was renewed since."""
-        with self._keeping:
-            self.links.remove_stale(repository, digest, oldest_s)
+    def unlink_stale(self, stale: Iterable[Link], oldest_s: float) -> None:
+        """Take references away, but for those that were renewed since. Blocks."""
+        for link in stale:
+            with self._keeping:
+                self.links.remove_stale(link.repository, link.digest, oldest_s)
 
     def drop_unlinked(self, oldest_s: float) -> list[str]:
         """Delete blobs that no repository refers to and that are older; return their digests. Blocks."""

@@ -1,7 +1,9 @@
 """What exists: tags and manifests in the fleet's memory, their bytes in files."""
 
+import asyncio
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from labfleet_chassis.caller import caller_tenant
@@ -90,9 +92,10 @@ class Catalogue:
         it is not in the repository.
         """
         manifest = manifests.parse(data, content_type)
-        for blob in manifest.blobs:
-            if not self._borrow(repository, blob):
-                raise NotFoundError(f"blob {blob} is not in {familiar_repository(repository)}")
+        places = self.readable_as(owner_of(repository), familiar_repository(repository))
+        missing = await asyncio.to_thread(self._borrow, repository, places, manifest.blobs)
+        if missing is not None:
+            raise NotFoundError(f"blob {missing} is not in {familiar_repository(repository)}")
         for child in manifest.children:
             if self.manifests.get(manifest_key(repository, Digest(child.digest))) is None:
                 raise NotFoundError(
@@ -104,7 +107,7 @@ class Catalogue:
                 raise DigestMismatchError(f"digest invalid: the bytes are {have}, not {reference}")
         own = f"sha256:{hashlib.sha256(data).hexdigest()}"
         self.quotas.check(repository, {own: len(data), **dict.fromkeys(manifest.blobs)})
-        digest = self.files.put(repository, data)
+        digest = await asyncio.to_thread(self.files.put, repository, data)
         record = ManifestRecord(
             repository=repository,
             digest=digest,
@@ -122,18 +125,15 @@ class Catalogue:
             await self.tag(repository, reference, digest)
         return digest, manifest
 
-    def _borrow(self, repository: str, blob: str) -> bool:
-        """Whether the repository refers to the blob, now."""
-        if self.files.has(repository, blob):
-            self.files.link(repository, blob)  # renewed: the collector leaves it
-            return True
-        name = familiar_repository(repository)
-        for source in self.readable_as(owner_of(repository), name):
-            if self.files.has(source, blob):
-                if source != repository:
-                    self.files.link(repository, blob)
-                return True
-        return False
+    def _borrow(self, repository: str, places: Sequence[str], blobs: Iterable[str]) -> str | None:
+        """Let a repository refer to blobs that it or one of `places` has; the first that none has. Blocks."""
+        for blob in blobs:
+            if self.files.renew(repository, blob):
+                continue
+            if not any(self.files.has(place, blob) for place in places):
+                return blob
+            self.files.link(repository, blob)
+        return None
 
     async def tag(self, repository: str, tag: str, digest: Digest, *, upstream: str = "") -> None:
         """Point a tag at a manifest; `upstream` is the registry that says so, empty for our own people."""
@@ -286,10 +286,7 @@ class Catalogue:
             below = self.manifests.get(manifest_key(record.repository, Digest(child.digest)))
             if below is not None:
                 await self.copy(below, repository)
-        for blob in manifest.blobs:
-            if self.files.links.refers(record.repository, blob):
-                self.files.link(repository, blob)
-        self.files.link(repository, record.digest)
+        await asyncio.to_thread(self._refer, record, manifest.blobs, repository)
         copy = record.model_copy(
             update={
                 "repository": repository,
@@ -300,3 +297,9 @@ class Catalogue:
         key = manifest_key(repository, record.digest)
         revision = await self.manifests.bucket.put(key, copy)
         await self.manifests.wait_for(revision)
+
+    def _refer(self, record: ManifestRecord, blobs: Iterable[str], repository: str) -> None:
+        for blob in blobs:
+            if self.files.links.refers(record.repository, blob):
+                self.files.link(repository, blob)
+        self.files.link(repository, record.digest)

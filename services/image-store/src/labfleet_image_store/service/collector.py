@@ -61,8 +61,7 @@ class Collector:
         oldest_s = self._clock.now_ns() / _NS_PER_S - grace_s
         doomed = collecting.doomed(links, marked, self._suspects, oldest_s)
         self._suspects = collecting.unmarked(links, marked)
-        for link in doomed:
-            files.unlink_stale(link.repository, link.digest, oldest_s)
+        await asyncio.to_thread(files.unlink_stale, doomed, oldest_s)
         gone = await asyncio.to_thread(files.drop_unlinked, oldest_s)
         for digest in gone:
             self._layers.forget(digest)

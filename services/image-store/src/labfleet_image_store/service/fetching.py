@@ -74,8 +74,7 @@ class Fetcher:
 
         Raises NotFoundError, UnavailableError, RateLimitedError, InvalidRequestError, DiskFullError.
         """
-        if self._files.has(repository, blob.digest):
-            self._files.link(repository, blob.digest)  # renewed: the collector leaves it
+        if await asyncio.to_thread(self._files.renew, repository, blob.digest):
             return
         if blob.size > MOST_BLOB_BYTES:
             raise InvalidRequestError(f"blob {blob.digest} is larger than {MOST_BLOB_BYTES} bytes")
@@ -89,7 +88,7 @@ class Fetcher:
             raise flight.error
         if not self._files.path_of(blob.digest).exists():
             raise UnavailableError(f"blob {blob.digest}: the image store ends")
-        self._files.link(repository, blob.digest)
+        await asyncio.to_thread(self._files.link, repository, blob.digest)
 
     async def _wait(self, flight: _Flight, tell: Tell | None) -> None:
         task = flight.task

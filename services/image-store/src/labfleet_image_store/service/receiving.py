@@ -23,10 +23,10 @@ class Receiver:
             self._quotas.begin(repository)
         return self._files.uploads.begin(repository)
 
-    def mount(self, repository: str, digest: str) -> None:
+    async def mount(self, repository: str, digest: str) -> None:
         """Let a repository refer to a blob that is here. Raises QuotaExceededError."""
         self._quotas.check(repository, {digest: None})
-        self._files.link(repository, digest)
+        await asyncio.to_thread(self._files.link, repository, digest)
         self._quotas.received(repository, digest)
 
     async def receive(self, request: Request, upload: Upload) -> None:

@@ -209,7 +209,7 @@ class Registry:
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         headers["Content-Length"] = str(last - first + 1)
         if request.method == "HEAD":
-            self._files.link(repository, digest)  # a push relies on it from now on
+            await asyncio.to_thread(self._files.link, repository, digest)  # a push relies on it now
         await request.head(status, headers)
         if request.method == "HEAD":
             await request.send({"type": "http.response.body", "body": b""})
@@ -233,7 +233,7 @@ class Registry:
         if mount and source:
             readable = request.mountable(references.canonical(source))
             if any(self._files.has(repository, mount) for repository in readable):
-                self._receiver.mount(own, mount)
+                await self._receiver.mount(own, mount)
                 await self._created(request, mount)
                 return
         digest = request.asked("digest")

@@ -108,12 +108,11 @@ class Remote:
         Never because another tenant has it: who can write to an upstream could name a blob of his.
         """
         files = self._catalogue.files
-        if files.has(repository, digest):
-            files.link(repository, digest)  # renewed: the collector leaves it
+        if await asyncio.to_thread(files.renew, repository, digest):
             return True
         if await asyncio.to_thread(self._larder.has_fetched, route, digest) is None:
             return False
-        files.link(repository, digest)
+        await asyncio.to_thread(files.link, repository, digest)
         return True
 
     async def blob(

@@ -1,5 +1,6 @@
 """Images that the store makes itself, put where their names say."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 
@@ -47,15 +48,19 @@ class Shelf:
             )
             tag = f"{names[0].tag}" if names else archives.digest_of(manifest)
             home = own_repository(caller_tenant(), names[0].repository) if names else self.unnamed
-            files = self._library.catalogue.files
-            files.put(home, config)
-            for layer in layers:
-                files.link(home, layer.digest)
+            await asyncio.to_thread(self._parts, home, config, layers)
             await self._library.catalogue.put_manifest(home, tag, manifest, "")
             source = names[0].familiar if names else image_id
         for name in names:
             await self._library.add_name(source, name.familiar)
         return image_id
+
+    def _parts(self, home: str, config: bytes, layers: Sequence[LayerFact]) -> None:
+        """Let a repository have what an image's manifest names."""
+        files = self._library.catalogue.files
+        files.put(home, config)
+        for layer in layers:
+            files.link(home, layer.digest)
 
     def _is_whole(self, image_id: str) -> bool:
         """Whether the caller sees the image, and none of its blobs is damaged."""
