@@ -425,10 +425,11 @@ def left(directory: Path) -> list[Path]:
 
 def _interleave(directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     world = World(directory, seed)
-    monkeypatch.setattr(asyncio, "to_thread", world.to_thread)
-    monkeypatch.setattr(os, "fsync", world.flush)
     try:
-        asyncio.run(world.run())
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "to_thread", world.to_thread)
+            patch.setattr(os, "fsync", world.flush)
+            asyncio.run(world.run())
         assert left(directory) == []
     except BaseException as exc:
         exc.add_note(f"seed {seed}")
