@@ -1,17 +1,25 @@
-"""Bits of a fleet's images flip on the store's disk: operators hear of it, mirrors and pushes heal it."""
+"""Bits of a fleet's images flip on the store's disk: operators hear of it; hosts, mirrors and pushes heal it."""
 
+import asyncio
+import hashlib
 import io
+import json
 import secrets
 import shutil
+import subprocess
 import tarfile
 import time
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.farm.fleet import Fleet
-from tests.farm.memory import forget_all, remember
+from tests.farm.fleet import Fleet, until
+from tests.farm.memory import forget_all, recall, remember
 from tests.farm.registries import archive_of, other_registry
+
+from labfleet_cli import fleet as fleets
+from labfleet_proto.buckets import layer_copy_key
+from labfleet_proto.ids import Digest, HostId
 
 needs_registry = pytest.mark.skipif(
     not all(shutil.which(each) for each in ("docker-registry", "skopeo")),
@@ -60,6 +68,55 @@ def test_a_flipped_bit_is_healed_from_the_mirror(fleet: Fleet, tmp_path: Path) -
         finally:
             forget_all(fleet, "upstreams")
             fleet.docker("rmi", name, code=None)
+
+
+@needs_registry
+def test_a_flipped_bit_is_healed_from_a_host_that_keeps_the_layer(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    name = f"kept{secrets.token_hex(3)}:1"
+    archive = archive_of(tmp_path / "image.tar", [secrets.token_bytes(3_000_000)])
+    loaded = fleet.docker("load", stdin=archive.read_bytes()).out.rpartition(" ")[2]
+    fleet.docker("tag", loaded, name)
+    try:
+        layer = _blobs(fleet, name)[-1]
+        before = fleet.docker("save", name).raw
+        fleet.labfleet("image", "pre-pull", name, "--host", "host2")
+        key = layer_copy_key(Digest(layer), HostId("host2"))
+        until(lambda: (recall(fleet, "layer_copies", key) or {}).get("blob") == "whole")
+        log = fleet.plan.state_dir / "log" / "image-store.log"
+        began = log.stat().st_size
+        _flip(fleet, layer)
+        done = fleet.labfleet("image", "scrub")
+        assert "1 damaged, 1 healed" in done.out
+        assert f"healed: {layer}" in done.out
+        told = [json.loads(line) for line in log.read_bytes()[began:].splitlines()]
+        assert [each["source"] for each in told if each["event"] == "blob.brought"] == ["host"]
+        assert "Image is up to date" in fleet.docker("pull", f"{fleet.plan.registry}/{name}").out
+        copied = tmp_path / "copied"
+        subprocess.run(
+            [
+                "skopeo", "copy", "--src-tls-verify=false", "--src-creds",
+                f"operators:{fleet.plan.fleet_secret}", f"docker://{fleet.plan.registry}/{name}",
+                f"dir:{copied}",
+            ],
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+        bytes_of_layer = (copied / layer.removeprefix("sha256:")).read_bytes()
+        assert f"sha256:{hashlib.sha256(bytes_of_layer).hexdigest()}" == layer
+        assert fleet.docker("save", name).raw == before
+        assert _metric(fleet, 'labfleet_registry_brought_blobs_total{source="host"}') >= 1
+        fleet.labfleet("fsck")
+    finally:
+        fleet.docker("rmi", "-f", loaded)
+
+
+def _metric(fleet: Fleet, name: str) -> float:
+    """A metric of the image store."""
+    pongs = asyncio.run(fleets.pings(fleet.plan))
+    (port,) = (pong.metrics_port for pong in pongs if pong.service == "image-store")
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
 def test_a_flipped_bit_of_ones_own_image_is_told_and_a_load_heals_it(fleet: Fleet) -> None:

@@ -133,6 +133,25 @@ class Worker:
                 del self.tags[tag]
 
 
+def push_image(
+    client: httpx.Client, repository: str, tag: str, blobs: tuple[bytes, bytes]
+) -> bytes:
+    """Push a config and a layer; the image's manifest, once all of it is acknowledged."""
+    for blob in blobs:
+        digest = digest_of(blob)
+        sent = client.post(f"/{repository}/blobs/uploads/", params={"digest": digest}, content=blob)
+        assert sent.status_code == httpx.codes.CREATED, sent.text
+    manifest = json.dumps({
+        "schemaVersion": 2, "mediaType": MANIFEST, "config": _about(CONFIG, blobs[0]),
+        "layers": [_about(LAYER, blobs[1])],
+    }).encode()  # fmt: skip
+    done = client.put(
+        f"/{repository}/manifests/{tag}", content=manifest, headers={"Content-Type": MANIFEST}
+    )
+    assert done.status_code == httpx.codes.CREATED, done.text
+    return manifest
+
+
 def _about(kind: str, data: bytes) -> dict[str, object]:
     """A descriptor."""
     return {"mediaType": kind, "digest": digest_of(data), "size": len(data)}

@@ -11,6 +11,7 @@ import pytest
 from tests.farm.layer_hosts import SILENCE_S, LayerFarm, TestStore, image, layer, running_farm
 from tests.farm.nats import NatsServer
 
+from labfleet_chassis import pieces
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import LAYER_COPIES
@@ -18,7 +19,6 @@ from labfleet_proto.errors import DigestMismatchError, LabfleetError, NotFoundEr
 from labfleet_proto.images import LayerRef
 from labfleet_proto.layers import BlobState, ReadBlob
 from labfleet_proto.streams import Ticket
-from labfleet_runtime_agent.adapters import pieces
 
 pytestmark = [
     pytest.mark.integration,

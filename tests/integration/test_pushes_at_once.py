@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 from tests.farm.lone_store import LoneStore, lone_store
-from tests.farm.store_worker import CONFIG, LAYER, MANIFEST, digest_of
+from tests.farm.store_worker import digest_of, push_image
 
 PUSHERS, ROUNDS = 6, 5
 pytestmark = pytest.mark.timeout(180)
@@ -23,27 +22,9 @@ def store(tmp_path: Path) -> Iterator[LoneStore]:
 
 
 def _push(store: LoneStore, layer: bytes, tag: str) -> bytes:
-    """Push an image as clients do; its manifest, once all of it is acknowledged."""
     config = json.dumps({"author": os.urandom(8).hex()}).encode()
     with store.client() as client:
-        for blob in (config, layer):
-            sent = client.post(
-                "/web/blobs/uploads/", params={"digest": digest_of(blob)}, content=blob
-            )
-            assert sent.status_code == httpx.codes.CREATED, sent.text
-        (about_config, about_layer) = (
-            {"mediaType": kind, "digest": digest_of(data), "size": len(data)}
-            for kind, data in ((CONFIG, config), (LAYER, layer))
-        )
-        manifest = json.dumps({
-            "schemaVersion": 2, "mediaType": MANIFEST, "config": about_config,
-            "layers": [about_layer],
-        }).encode()  # fmt: skip
-        done = client.put(
-            f"/web/manifests/{tag}", content=manifest, headers={"Content-Type": MANIFEST}
-        )
-        assert done.status_code == httpx.codes.CREATED, done.text
-    return manifest
+        return push_image(client, "web", tag, (config, layer))
 
 
 def test_pushes_of_one_tag_at_once_end_at_one_of_them(store: LoneStore) -> None:

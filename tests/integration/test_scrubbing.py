@@ -1,23 +1,29 @@
 """A store whose disk changes what it holds: found, set aside, told, and healed."""
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.farm.fleet import until
+from tests.farm.layer_hosts import KEY, LayerFarm, TestStore
 from tests.farm.lone_store import LoneStore, lone_store
-from tests.farm.store_worker import digest_of
+from tests.farm.store_worker import digest_of, push_image
 
 from labfleet_chassis import bus as bus_module
-from labfleet_chassis import logs
+from labfleet_chassis import logs, pieces
 from labfleet_chassis.clock import SystemClock
-from labfleet_proto.ids import OPERATORS
+from labfleet_chassis.data_port import Accept, ByteStream
+from labfleet_proto.ids import OPERATORS, Digest
+from labfleet_proto.images import LayerRef
+from labfleet_proto.layers import BlobState
 from labfleet_proto.message import Nothing
 from labfleet_proto.scrubbing import CHECK_IMAGES, SCRUB_STATE, START_SCRUB, ScrubState
+from labfleet_proto.streams import Ticket
 
 PIECE = 4 << 20
 pytestmark = pytest.mark.timeout(180)
@@ -129,3 +135,89 @@ def test_a_slow_pass_goes_on_after_a_restart(tmp_path: Path) -> None:
         assert last.split('"last"')[0] in memory.read_text()  # the same pass
         read = [line for line in store.log.read_text().splitlines() if "scrub.done" in line][-1]
         assert '"blobs": 8' not in read
+
+
+class Keepers:
+    """Hosts that say they keep a layer, and do each as its name says."""
+
+    def __init__(self, farm: LayerFarm, blob: bytes) -> None:
+        self._farm = farm
+        self._blob = blob
+        digest = Digest(digest_of(blob))
+        self.layer = LayerRef(digest=digest, diff_id=digest, media_type="", size_bytes=len(blob))
+        self.asked: list[str] = []
+
+    async def add(self, *names: str) -> None:
+        """Let some be there, alive for fifteen seconds."""
+        for name in names:
+            await self._farm.serve(name, self._serve)
+            state = BlobState.PARTIAL if name == "partial" else BlobState.WHOLE
+            await self._farm.claim(name, self.layer, state)
+
+    async def _serve(self, ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
+        name = ticket.host
+        self.asked.append(name)
+        if name == "busy":
+            await accept({"is_busy": True})
+            return
+        if name == "mute":
+            await asyncio.sleep(60)
+        wrong = bytearray(self._blob)
+        wrong[len(wrong) // 2] ^= 1
+        await accept({"size": len(self._blob) + (name == "other")})
+        for start in range(0, len(wrong), 1 << 18):
+            data = (wrong if name == "lying" else self._blob)[start : start + (1 << 18)]
+            await pieces.send(stream, bytes(data))
+            if name == "stalling":
+                await asyncio.sleep(60)
+            if name == "gone":
+                return
+
+
+@contextlib.asynccontextmanager
+async def keepers(store: LoneStore, blob: bytes) -> AsyncIterator[Keepers]:
+    """Hosts beside a store by itself."""
+    async with bus_module.connect(
+        store.nats_url, "", name="test", clock=SystemClock(), log=logs.get("test")
+    ) as bus:
+        farm = LayerFarm(bus, TestStore(), store.home)
+        try:
+            yield Keepers(farm, blob)
+        finally:
+            await farm.close()
+
+
+async def test_one_host_after_another_is_asked_until_one_gives_the_blob_whole(
+    tmp_path: Path,
+) -> None:
+    blob = os.urandom(1_000_000)
+    settings = {"DATA_KEY": KEY.hex(), "HOST_SILENCE_S": 0.5}
+    with lone_store(tmp_path / "store", tmp_path / "log", **settings) as store:
+        with store.client() as client:
+            push_image(client, "web", "1", (b"{}", blob))
+        async with keepers(store, blob) as hosts:
+            bad = ("busy", "gone", "lying", "mute", "other", "stalling")
+            await hosts.add(*bad, "partial")
+            _flip(store, hosts.layer.digest)
+            found = await asyncio.to_thread(_scrub, store)
+            assert [each.digest for each in found.damaged] == [hosts.layer.digest]
+            assert tuple(hosts.asked[: len(bad)]) == bad
+            assert list((store.images / "uploads").iterdir()) == []
+            await hosts.add("whole")
+            with store.client() as client:
+                url = f"/web/blobs/{hosts.layer.digest}"
+
+                def comes() -> bool:
+                    answer = client.get(url)
+                    return answer.is_success and answer.content == blob
+
+                await asyncio.to_thread(until, comes, 30)
+        assert "partial" not in hosts.asked
+        assert hosts.asked[-1] == "whole"
+        log = store.log.read_text()
+        assert all(f'"host": "{name}"' in log for name in bad)
+        brought = [line for line in log.splitlines() if "blob.brought" in line]
+        assert len(brought) == 1
+        assert '"source": "host"' in brought[0]
+        assert list((store.images / "uploads").iterdir()) == []
+        assert await asyncio.to_thread(_findings, store) == ()

@@ -32,7 +32,7 @@ class LayerCopy(Message):
 class ReadBlob(Message):
     """Read a layer's blob from a host that has it, from a byte on to its end.
 
-    The answer's detail says the blob's `size`; then come pieces (`adapters/pieces.py` of the agent).
+    The answer's detail says the blob's `size`; then come pieces (`labfleet_chassis.pieces`).
     """
 
     op: Literal["blob"] = "blob"

@@ -12,8 +12,9 @@ from labfleet_image_store.core import scrubbing
 from labfleet_image_store.core.collecting import Link, certain
 from labfleet_image_store.core.scrubbing import Progress, Way
 from labfleet_proto.errors import NotFoundError
-from labfleet_proto.ids import Digest
+from labfleet_proto.ids import Digest, HostId
 from labfleet_proto.images import FETCHED, TagRecord, own_repository
+from labfleet_proto.layers import BlobState, LayerCopy
 
 DATA = b"layer" * 1000
 
@@ -89,6 +90,22 @@ def test_only_registries_that_gave_a_repository_its_blobs_are_asked() -> None:
         Way("docker.io", "busybox", "busybox"),
         Way("ghcr.io", "a/b", "_ann/ghcr.io/a/b"),
     ]
+
+
+def test_hosts_with_all_of_a_blob_are_asked_and_the_latest_to_fail_last() -> None:
+    def copy(host: str, blob: BlobState) -> LayerCopy:
+        return LayerCopy(host=HostId(host), digest=Digest("sha256:aa"), blob=blob)
+
+    copies = [
+        copy("h1", BlobState.WHOLE),
+        copy("h2", BlobState.WHOLE),
+        copy("h3", BlobState.PARTIAL),
+        copy("h4", BlobState.NONE),
+        copy("h5", BlobState.WHOLE),
+    ]
+    assert scrubbing.hosts_with(copies, {}) == ["h1", "h2", "h5"]
+    failed = {HostId("h1"): 20.0, HostId("h2"): 10.0, HostId("h9"): 5.0}
+    assert scrubbing.hosts_with(copies, failed) == ["h5", "h2", "h1"]
 
 
 def test_where_a_manifest_cannot_be_read_nothing_goes() -> None:

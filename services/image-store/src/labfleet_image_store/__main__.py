@@ -5,6 +5,7 @@ import socket
 
 from labfleet_chassis.credentials import Credentials
 from labfleet_chassis.data_port import DataPort
+from labfleet_chassis.host_blobs import HostBlobs
 from labfleet_chassis.service import Chassis, run_service
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_chassis.web import serve_http
@@ -21,6 +22,7 @@ from labfleet_image_store.service.door import Door
 from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.fetching import Fetcher
 from labfleet_image_store.service.healing import Healer
+from labfleet_image_store.service.host_source import HostSource
 from labfleet_image_store.service.jobs import (
     serve_jobs,
     serve_remote_jobs,
@@ -42,7 +44,16 @@ from labfleet_image_store.service.tenant_rules import TenantRules
 from labfleet_image_store.service.transfers import Transfers
 from labfleet_image_store.service.upstreams import Upstreams
 from labfleet_image_store.settings import Settings
-from labfleet_proto.buckets import CONTAINERS, MANIFESTS, SHARED, TAGS, UPSTREAMS
+from labfleet_proto.buckets import (
+    CONTAINERS,
+    HOSTS,
+    LAYER_COPIES,
+    LEASES,
+    MANIFESTS,
+    SHARED,
+    TAGS,
+    UPSTREAMS,
+)
 from labfleet_proto.image_streams import IMAGE_STORE
 
 _SWEEP_EVERY_S = 60.0
@@ -86,6 +97,19 @@ async def opened(
     )
 
 
+async def hosts_of(chassis: Chassis, settings: Settings, files: BlobFiles) -> HostSource:
+    """The fleet's hosts, to heal damaged blobs from: nearer than any mirror, so they are asked first."""
+    blobs = HostBlobs(
+        await chassis.bus.bucket(HOSTS),
+        await chassis.bus.bucket(LEASES),
+        bytes.fromhex(settings.data_key.get_secret_value()),
+        chassis.clock,
+        settings.host_silence_s,
+    )
+    copies = await chassis.bus.bucket(LAYER_COPIES)
+    return HostSource(files, copies, blobs, chassis.log)
+
+
 async def run(chassis: Chassis, settings: Settings) -> None:
     """Run until told to stop."""
     files = BlobFiles(settings.state_dir)
@@ -107,7 +131,10 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     remote = Remote(catalogue, larder, upstreams, fetcher)
     puller = Puller(library, remote, events)
     await serve_remote_jobs(chassis, remote, puller)
-    sources = (MirrorSource(larder, upstreams, fetcher),)
+    sources = (
+        await hosts_of(chassis, settings, files),
+        MirrorSource(larder, upstreams, fetcher),
+    )
     healer = Healer(catalogue, sources, events, chassis.clock, chassis.log)
     memory = ScrubMemory(settings.state_dir)
     scrubber = Scrubber(files, memory, healer, chassis.clock, chassis.log)

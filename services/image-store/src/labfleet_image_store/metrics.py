@@ -23,6 +23,11 @@ SCRUB_ENDED = Gauge(
 )
 DAMAGED = Counter("labfleet_registry_damaged_blobs_total", "Blobs found damaged.")
 HEALED = Counter("labfleet_registry_healed_blobs_total", "Damaged blobs that are whole again.")
+BROUGHT = Counter(
+    "labfleet_registry_brought_blobs_total",
+    "Damaged blobs that a host or a mirror has given again.",
+    ("source",),
+)
 QUARANTINED = Gauge("labfleet_registry_quarantined_blobs", "Damaged blobs that are set aside now.")
 TENANT_BYTES = Gauge(
     "labfleet_registry_tenant_bytes",

@@ -31,5 +31,7 @@ class Settings(ServiceSettings):
     """All blobs are read again so often, counted from the beginning of one pass to that of the next."""
     scrub_bytes_per_s: float = Field(default=8 << 20, gt=0)
     """No faster than so: the disk is for those who pull. A pass that operators ask for has no limit."""
+    host_silence_s: float = Field(default=5, gt=0)
+    """So long a host may say nothing while a damaged blob is read from it; then the next one is asked."""
     fetched_keep_s: float = Field(default=30 * 86_400, gt=0)
     """What was fetched from an upstream stays so long after it was last asked for."""

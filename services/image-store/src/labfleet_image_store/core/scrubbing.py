@@ -1,11 +1,12 @@
 """When the store's blobs are read again, in which order, how fast, and what is asked to heal them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from labfleet_image_store.core.manifests import Descriptor, Manifest
-from labfleet_proto.ids import Digest
+from labfleet_proto.ids import Digest, HostId
 from labfleet_proto.images import FETCHED, TagRecord, familiar_repository, owner_of
+from labfleet_proto.layers import BlobState, LayerCopy
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,17 @@ def ways(repositories: Iterable[str], tags: Iterable[TagRecord]) -> list[Way]:
             path = name.removeprefix(f"{tag.upstream}/")
             found.append(Way(tag.upstream, path, tag.repository))
     return list(dict.fromkeys(found))
+
+
+def hosts_with(copies: Iterable[LayerCopy], failed: Mapping[HostId, float]) -> list[HostId]:
+    """Hosts that have all of a blob; those that have failed come last, the latest one at the end.
+
+    Args:
+        copies: What hosts say of the blob.
+        failed: When a host failed last.
+    """
+    whole = {copy.host for copy in copies if copy.blob is BlobState.WHOLE}
+    return sorted(whole, key=lambda host: (failed.get(host, float("-inf")), host))
 
 
 def descriptor_of(digest: str, manifests: Iterable[Manifest]) -> Descriptor | None:

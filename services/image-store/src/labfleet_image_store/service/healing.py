@@ -38,10 +38,9 @@ class Wanted:
 class Source(Protocol):
     """Somewhere the bytes of blobs may still be.
 
-    Mirrors are one (`mirror_source.py`); whoever pushes a blob again heals it without being asked. Hosts
-    are none yet: what they have unpacked does not give the same bytes when it is packed again, but the
-    blobs that they keep for one another for a while (`docs/layers.md`) would. As a source here a host is
-    asked for the digest, and what it answers goes through `BlobFiles.adopt` after its hash was compared.
+    Hosts are one (`host_source.py`), mirrors another (`mirror_source.py`); whoever pushes a blob again heals
+    it without being asked. Of hosts only the blobs that they keep for one another count: what they have
+    unpacked does not give the same bytes when it is packed again.
     """
 
     name: str
@@ -148,6 +147,7 @@ class Healer:
         for source in self._sources if wanted.repositories else ():
             try:
                 if await source.bring(wanted):
+                    metrics.BROUGHT.labels(source.name).inc()
                     self._log.info("blob.brought", digest=digest, source=source.name)
                     return
             except LabfleetError as exc:

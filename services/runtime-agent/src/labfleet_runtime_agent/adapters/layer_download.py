@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from labfleet_chassis.host_blobs import HostBusyError
 from labfleet_chassis.logs import Log
 from labfleet_proto.errors import LabfleetError, NotFoundError, UnavailableError
 from labfleet_proto.ids import HostId
 from labfleet_proto.images import LayerRef
 from labfleet_proto.tenants import FLEET_USER
-from labfleet_runtime_agent.adapters.peers import PeerBusyError, Peers
+from labfleet_runtime_agent.adapters.peers import Peers
 from labfleet_runtime_agent.metrics import LAYER_FAILOVERS, LAYER_FETCHED
 
 _PIECE = 1 << 18
@@ -100,7 +101,7 @@ class LayerDownload:
                         if host is not None:
                             attempt.heard.add(host)
                         yield data
-            except PeerBusyError:
+            except HostBusyError:
                 search.was_busy(host)
                 continue
             except LabfleetError as exc:

@@ -1,29 +1,23 @@
 """Other hosts as sources of layers, through their data ports."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
 from labfleet_chassis.clock import Clock
-from labfleet_chassis.data_port import dial
+from labfleet_chassis.host_blobs import HostBlobs
 from labfleet_chassis.logs import Log
 from labfleet_chassis.store import Bucket
 from labfleet_proto.errors import UnavailableError
 from labfleet_proto.hosts import HostRecord, Lease
-from labfleet_proto.ids import OPERATORS, Digest, HostId
+from labfleet_proto.ids import Digest, HostId
 from labfleet_proto.images import LayerRef
 from labfleet_proto.layers import ReadBlob
-from labfleet_runtime_agent.adapters import pieces
 from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
 from labfleet_runtime_agent.core.layer_sources import sources
 
 _ASK_LIMIT_S = 5.0
 _DISTRUST_S = 600.0
-
-
-class PeerBusyError(Exception):
-    """It serves as many as it may; it may have room in a moment."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ class Peers:
     def __init__(self, fleet: Fleet, copies: LayerCopies, silence_s: float, log: Log) -> None:
         self._fleet = fleet
         self._copies = copies
-        self._silence_s = silence_s
+        self._blobs = HostBlobs(fleet.hosts, fleet.leases, fleet.key, fleet.clock, silence_s)
         self._log = log
         self._distrusted: dict[HostId, float] = {}
 
@@ -69,39 +63,8 @@ class Peers:
         end_s = self._fleet.clock.monotonic_s() + _DISTRUST_S
         self._distrusted |= dict.fromkeys(hosts, end_s)
 
-    async def read(self, host: HostId, layer: LayerRef, first: int) -> AsyncIterator[bytes]:
-        """Yield a layer from a byte on. Raises UnavailableError, PeerBusyError, NotFoundError."""
-        fleet = self._fleet
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(self._silence_s):
-                    record = await fleet.hosts.get(host)
-                    if record is None or await fleet.leases.get(host) is None:
-                        raise UnavailableError(f"host {host} gives no sign of life")
-                    stream = await stack.enter_async_context(
-                        dial(
-                            record.value.address,
-                            record.value.data_port,
-                            ReadBlob(
-                                digest=layer.digest,
-                                first=first,
-                                claim=self._copies.claim_of(layer.digest),
-                            ),
-                            host=host,
-                            tenant=OPERATORS,
-                            key=fleet.key,
-                            clock=fleet.clock,
-                        )
-                    )
-            except TimeoutError as exc:
-                raise UnavailableError(f"host {host} does not answer") from exc
-            except (OSError, ValueError) as exc:
-                raise UnavailableError(f"host {host}: {exc}") from exc
-            if stream.detail.get("is_busy"):
-                raise PeerBusyError(f"host {host} is busy")
-            if stream.detail.get("size") != layer.size_bytes:
-                raise UnavailableError(f"host {host} has another size of layer {layer.digest}")
-            received = pieces.receive(stream, layer.size_bytes - first, self._silence_s)
-            async with contextlib.aclosing(received) as chunks:  # type: ignore[type-var]
-                async for data in chunks:
-                    yield data
+    def read(self, host: HostId, layer: LayerRef, first: int) -> AsyncIterator[bytes]:
+        """Yield a layer from a byte on. Raises UnavailableError, HostBusyError, NotFoundError."""
+        claim = self._copies.claim_of(layer.digest)
+        wanted = ReadBlob(digest=layer.digest, first=first, claim=claim)
+        return self._blobs.read(host, wanted, layer.size_bytes)

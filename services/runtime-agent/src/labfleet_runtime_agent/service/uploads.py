@@ -2,10 +2,10 @@
 
 import contextlib
 
+from labfleet_chassis import pieces
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_proto.errors import InvalidRequestError, UnavailableError
 from labfleet_proto.layers import ReadBlob
-from labfleet_runtime_agent.adapters import pieces
 from labfleet_runtime_agent.adapters.blob_cache import BlobCache
 from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
 from labfleet_runtime_agent.metrics import LAYER_SERVED, LAYER_UPLOADS

@@ -1,4 +1,4 @@
-"""A blob on its way from one host to another, which may itself still be fetching it.
+"""A blob on its way from a host to another or to the image store; the host may itself still be fetching it.
 
 Wire form: four bytes of length (big endian) and so many bytes, again and again, until the blob's end. Length
 0 means "I am alive and wait for more myself": silence is a peer that stalls, and is left at once.
