@@ -26,10 +26,12 @@ from labfleet_proto.layers import BlobState, LayerCopy, ReadBlob
 from labfleet_proto.resources import Resources
 from labfleet_proto.streams import Ticket
 from labfleet_runtime_agent.adapters.blob_cache import BlobCache
+from labfleet_runtime_agent.adapters.growing_blob import GrowingBlob
 from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
-from labfleet_runtime_agent.adapters.layer_download import LayerDownload, StoreBlobs
+from labfleet_runtime_agent.adapters.layer_download import LayerDownload
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.peers import Fleet, Peers
+from labfleet_runtime_agent.adapters.store_blobs import StoreBlobs
 from labfleet_runtime_agent.adapters.unpack_layer import unpack
 from labfleet_runtime_agent.adapters.unpacking import Unpack
 from labfleet_runtime_agent.service.uploads import Uploads
@@ -37,7 +39,6 @@ from labfleet_runtime_agent.service.uploads import Uploads
 KEY = b"k" * 32
 SILENCE_S = 1.0
 _TICK_S = 0.02
-_LIMIT_S = 30.0
 
 
 def _digest(data: bytes) -> Digest:
@@ -129,12 +130,12 @@ class TestStore:
             self.sent_bytes += len(part)
 
 
-async def unpack_here(
-    pieces: AsyncIterator[bytes], _layer: LayerRef, aside: Path
-) -> dict[str, str]:
+async def unpack_here(blob: GrowingBlob, _layer: LayerRef, aside: Path) -> dict[str, str]:
     """As the agent's child does, without a child for each of many layers."""
-    blob = b"".join([data async for data in pieces])
-    return await asyncio.to_thread(unpack, str(aside), io.BytesIO(blob))
+    with blob.open() as file:
+        while not blob.is_whole:
+            await blob.wait(blob.has, 1)
+        return await asyncio.to_thread(unpack, str(aside), file)
 
 
 async def _ended(loop: asyncio.Task[None]) -> None:
@@ -196,7 +197,6 @@ class LayerFarm:
         tasks = await self._stack.enter_async_context(TaskGroup())
         loop = tasks.create_task(supervise("copies", copies.keep, log))
         self._stack.push_async_callback(_ended, loop)
-        self._stack.push_async_callback(made.layers.close)
         return made
 
     async def serve(self, name: str, handler: StreamHandler) -> None:
@@ -236,14 +236,16 @@ class LayerFarm:
 
 
 @contextlib.asynccontextmanager
-async def running_farm(nats_url: str, store: TestStore, home: Path) -> AsyncIterator[LayerFarm]:
-    """Hosts below `home`, with a store that answers, for thirty seconds at most."""
+async def running_farm(
+    nats_url: str, store: TestStore, home: Path, limit_s: float = 30
+) -> AsyncIterator[LayerFarm]:
+    """Hosts below `home`, with a store that answers, for so long at most."""
     async with (
         store.listening(),
         chassis_bus.connect(
             nats_url, "", name="test", clock=SystemClock(), log=logs.get("test")
         ) as bus,
-        asyncio.timeout(_LIMIT_S),
+        asyncio.timeout(limit_s),
     ):
         found = LayerFarm(bus, store, home)
         try:

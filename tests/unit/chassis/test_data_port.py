@@ -5,10 +5,12 @@ import gc
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import pytest
+import uvloop
 
 from labfleet_chassis import data_port, logs
 from labfleet_chassis.clock import Clock, SystemClock
@@ -21,6 +23,7 @@ from labfleet_chassis.data_port import (
     seal,
     unseal,
 )
+from labfleet_chassis.lent_socket import in_thread
 from labfleet_proto.errors import ForbiddenError, NotFoundError, UnavailableError
 from labfleet_proto.ids import OPERATORS, ContainerId, HostId
 from labfleet_proto.streams import ReadArchive, Ticket
@@ -257,3 +260,47 @@ async def test_a_stream_whose_client_has_half_closed_is_not_collected() -> None:
         os.close(sink)
         assert await stream.read() == b"late"
         assert await stream.read() == b""
+
+
+@pytest.mark.parametrize(
+    "policy", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_lent_sockets_lose_nothing_of_what_the_loop_has_read(
+    policy: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    sent = os.urandom(3_000_000)
+    (tmp_path / "file").write_bytes(sent)
+
+    async def give(_ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
+        await accept({})
+        await stream.write(sent[:1_000_000])  # more than the reader's buffer
+        async with stream.lend() as link:
+            with (tmp_path / "file").open("rb") as file:
+
+                def send() -> None:
+                    link.send(sent[1_000_000:1_000_010], 5, is_head=True)
+                    link.send_file(file.fileno(), 1_000_010, 1_999_990, 5)
+
+                await in_thread(send, link.shut)
+        stream.write_eof()
+
+    async def take() -> bytes:
+        got = bytearray()
+        part = memoryview(bytearray(1 << 16))
+        async with serving(give) as port, dialled(port) as stream:
+            got += await stream.read(10)
+            async with stream.lend() as link:
+                while count := await in_thread(lambda: link.receive_into(part, 5), link.shut):
+                    got += part[:count]
+        return bytes(got)
+
+    with asyncio.Runner(loop_factory=policy) as runner:
+        assert runner.run(take()) == sent
+
+
+async def test_a_cancellation_ends_a_thread_that_waits_for_a_lent_socket() -> None:
+    async with serving() as port, dialled(port) as stream, stream.lend() as link:
+        part = memoryview(bytearray(10))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await in_thread(lambda: link.receive_into(part, 30), link.shut)

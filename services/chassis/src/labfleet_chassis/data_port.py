@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pydantic import JsonValue, ValidationError
 
 from labfleet_chassis.clock import Clock
+from labfleet_chassis.lent_socket import LentSocket
 from labfleet_chassis.logs import Log
 from labfleet_proto.errors import ForbiddenError, LabfleetError, Problem, UnavailableError
 from labfleet_proto.ids import HostId, TenantId
@@ -61,6 +62,27 @@ class ByteStream:
         """Write and wait while the peer is slow. Raises ConnectionError."""
         self.writer.write(data)
         await self.writer.drain()
+
+    @contextlib.asynccontextmanager
+    async def lend(self) -> AsyncIterator[LentSocket]:
+        """Leave the socket to threads; from now on nothing else reads here, nor writes meanwhile.
+
+        Raises ConnectionError.
+        """
+        transport = self.writer.transport
+        transport.set_write_buffer_limits(0)  # to drain is then to hand all to the kernel
+        await self.writer.drain()
+        if transport.is_closing():
+            raise ConnectionResetError("the peer is gone")
+        transport.pause_reading()  # type: ignore[attr-defined]
+        self.reader.feed_eof()
+        received = await self.reader.read()
+        transport.pause_reading()  # type: ignore[attr-defined] # the reader goes on once it has room
+        link = LentSocket(transport.get_extra_info("socket").fileno(), received)
+        try:
+            yield link
+        finally:
+            link.close()
 
     def write_eof(self) -> None:
         """Half-close our direction; again is nothing."""

@@ -31,8 +31,11 @@ class HostBlobs:
     silence_s: float
     """A host that says nothing for so long is given up."""
 
-    async def read(self, host: HostId, request: ReadBlob, size: int) -> AsyncIterator[bytes]:
-        """Yield a blob of `size` bytes from `request.first` on; whether the bytes are right, nobody has looked.
+    @contextlib.asynccontextmanager
+    async def opened(
+        self, host: HostId, request: ReadBlob, size: int
+    ) -> AsyncIterator[pieces.Incoming]:
+        """A blob of `size` bytes from `request.first` on; whether the bytes are right, nobody has looked.
 
         Raises UnavailableError, HostBusyError, NotFoundError.
         """
@@ -61,7 +64,8 @@ class HostBlobs:
                 raise HostBusyError(f"host {host} is busy")
             if stream.detail.get("size") != size:
                 raise UnavailableError(f"host {host} has another size of layer {request.digest}")
-            received = pieces.receive(stream, size - request.first, self.silence_s)
-            async with contextlib.aclosing(received) as chunks:  # type: ignore[type-var]
-                async for data in chunks:
-                    yield data
+            try:
+                link = await stack.enter_async_context(stream.lend())
+            except OSError as exc:
+                raise UnavailableError(f"host {host}: {exc}") from exc
+            yield pieces.Incoming(link, size - request.first, self.silence_s)

@@ -19,11 +19,12 @@ from labfleet_runtime_agent.adapters.blob_cache import BlobCache
 from labfleet_runtime_agent.adapters.conmon import Runtime, sealed_copy
 from labfleet_runtime_agent.adapters.group_lock import GroupLock, own_group
 from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
-from labfleet_runtime_agent.adapters.layer_download import LayerDownload, StoreBlobs
+from labfleet_runtime_agent.adapters.layer_download import LayerDownload
 from labfleet_runtime_agent.adapters.layer_store import LayerStore
 from labfleet_runtime_agent.adapters.ledger import Ledger
 from labfleet_runtime_agent.adapters.peers import Fleet, Peers
 from labfleet_runtime_agent.adapters.snapshots import Snapshots
+from labfleet_runtime_agent.adapters.store_blobs import StoreBlobs
 from labfleet_runtime_agent.adapters.volume_store import VolumeStore
 from labfleet_runtime_agent.core.uid_slots import UidSlots
 from labfleet_runtime_agent.metrics import CAPACITY
@@ -188,7 +189,6 @@ async def run(chassis: Chassis, settings: Settings) -> None:
         chassis.loop("lease", lambda: renew_lease(leases, host, epoch, tools.boot_id))
         chassis.ready(f"{len(agent.workers)} containers")
         await chassis.stopping.wait()
-    await layers.close()
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ class PartialBlob:
         if self.size > total:
             self.restart()
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Add bytes. Raises DiskFullError."""
         try:
             self._file.write(data)

@@ -1,10 +1,10 @@
 """Damaged blobs from the hosts that keep layers for one another (`docs/layers.md`)."""
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 from labfleet_chassis.host_blobs import HostBlobs, HostBusyError
+from labfleet_chassis.lent_socket import in_thread
 from labfleet_chassis.logs import Log
 from labfleet_chassis.store import Bucket
 from labfleet_image_store.adapters.blob_files import BlobFiles
@@ -89,10 +89,9 @@ class HostSource:
     async def _receive(self, host: HostId, digest: Digest, size: int, aside: Path) -> None:
         part = await asyncio.to_thread(PartialBlob, aside, digest, size)
         try:
-            received = self._blobs.read(host, ReadBlob(digest=digest), size)
-            async with contextlib.aclosing(received) as chunks:  # type: ignore[type-var]
-                async for data in chunks:
-                    await asyncio.to_thread(part.append, data)
+            async with self._blobs.opened(host, ReadBlob(digest=digest), size) as incoming:
+                while part.size < size:
+                    await in_thread(lambda: part.append(incoming.take()), incoming.abort)
             await asyncio.to_thread(part.finish)
         finally:
             await asyncio.to_thread(part.close)

@@ -6,21 +6,18 @@ layer is known at the end only, by its digest; `Attempt` then says who sent some
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-
-import httpx
 
 from labfleet_chassis.host_blobs import HostBusyError
 from labfleet_chassis.logs import Log
-from labfleet_proto.errors import LabfleetError, NotFoundError, UnavailableError
+from labfleet_proto.errors import DiskFullError, LabfleetError, NotFoundError
 from labfleet_proto.ids import HostId
 from labfleet_proto.images import LayerRef
-from labfleet_proto.tenants import FLEET_USER
+from labfleet_runtime_agent.adapters.growing_blob import GrowingBlob, Source
 from labfleet_runtime_agent.adapters.peers import Peers
+from labfleet_runtime_agent.adapters.store_blobs import StoreBlobs
 from labfleet_runtime_agent.metrics import LAYER_FAILOVERS, LAYER_FETCHED
 
-_PIECE = 1 << 18
 _BUSY_LIMIT_S = 15.0
 _BUSY_PAUSE_S = 0.3
 _STORE_TRIES = 3
@@ -40,37 +37,6 @@ class Attempt:
     """Hosts that sent a part."""
 
 
-class StoreBlobs:
-    """The image store as a source of layers."""
-
-    def __init__(self, registry_url: str, fleet_secret: str) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=registry_url,
-            auth=(FLEET_USER, fleet_secret),
-            timeout=httpx.Timeout(30.0, connect=5.0),
-        )
-
-    async def read(self, repository: str, layer: LayerRef, first: int) -> AsyncIterator[bytes]:
-        """Yield a layer from a byte on. Raises NotFoundError, UnavailableError."""
-        url = f"/v2/{repository}/blobs/{layer.digest}"
-        headers = {"Range": f"bytes={first}-"} if first else {}
-        try:
-            async with self._client.stream("GET", url, headers=headers) as answer:
-                if answer.status_code == 404:
-                    raise NotFoundError(f"layer {layer.digest} of {repository} is not in the store")
-                answer.raise_for_status()
-                if first and answer.status_code != 206:
-                    raise UnavailableError(f"fetch layer {layer.digest}: no range in the answer")
-                async for data in answer.aiter_raw(_PIECE):
-                    yield data
-        except httpx.HTTPError as exc:
-            raise UnavailableError(f"fetch layer {layer.digest}: {exc!r}") from exc
-
-    async def close(self) -> None:
-        """Close connections."""
-        await self._client.aclose()
-
-
 class LayerDownload:
     """Reads layers from the best source there is."""
 
@@ -79,35 +45,28 @@ class LayerDownload:
         self.peers = peers
         self._log = log
 
-    async def bytes_of(
-        self, repository: str, layer: LayerRef, attempt: Attempt
-    ) -> AsyncIterator[bytes]:
-        """Yield all bytes of a layer, in order. Raises NotFoundError, UnavailableError."""
-        at = store_failures = 0
+    async def fill(
+        self, blob: GrowingBlob, repository: str, layer: LayerRef, attempt: Attempt
+    ) -> None:
+        """Fetch what a layer's blob lacks. Raises NotFoundError, UnavailableError, DiskFullError."""
+        store_failures = 0
         search = _Search(self.peers, layer, attempt)
-        while at == 0 or at < layer.size_bytes:
-            host = await search.next() if layer.size_bytes > 0 else None
-            source = (
-                self.peers.read(host, layer, at)
-                if host is not None
-                else self._store.read(repository, layer, at)
-            )
-            fetched = LAYER_FETCHED.labels("store" if host is None else "peer")
+        while not blob.is_whole:
+            host = await search.next()
             try:
-                async with contextlib.aclosing(source) as chunks:  # type: ignore[type-var]
-                    async for data in chunks:
-                        at += len(data)
-                        fetched.inc(len(data))
-                        if host is not None:
-                            attempt.heard.add(host)
-                        yield data
+                await self._read(host, blob, repository, layer, attempt)
             except HostBusyError:
                 search.was_busy(host)
-                continue
+            except DiskFullError:
+                raise
             except LabfleetError as exc:
                 LAYER_FAILOVERS.labels("store" if host is None else "peer").inc()
                 self._log.warning(
-                    "layer.failover", digest=layer.digest, at=at, source=host, error=exc.message
+                    "layer.failover",
+                    digest=layer.digest,
+                    at=blob.has,
+                    source=host,
+                    error=exc.message,
                 )
                 if host is not None:
                     continue
@@ -115,13 +74,31 @@ class LayerDownload:
                 if isinstance(exc, NotFoundError) or store_failures == _STORE_TRIES:
                     raise
                 await asyncio.sleep(_STORE_PAUSE_S)
-                continue
-            if host is None:
-                return
 
-    async def close(self) -> None:
-        """Close connections."""
-        await self._store.close()
+    async def _read(
+        self,
+        host: HostId | None,
+        blob: GrowingBlob,
+        repository: str,
+        layer: LayerRef,
+        attempt: Attempt,
+    ) -> None:
+        """Read from one source to its end, or until it fails."""
+        fetched = LAYER_FETCHED.labels("store" if host is None else "peer")
+        opened: contextlib.AbstractAsyncContextManager[Source] = (
+            self._store.opened(repository, layer, blob.has)
+            if host is None
+            else self.peers.opened(host, layer, blob.has)
+        )
+        async with opened as source:
+            while not blob.is_whole:
+                before = blob.has
+                try:
+                    await blob.fill(source)
+                finally:
+                    fetched.inc(blob.has - before)
+                    if host is not None and blob.has > before:
+                        attempt.heard.add(host)
 
 
 class _Search:

@@ -13,18 +13,19 @@ import contextlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from labfleet_chassis.durable_files import flush_directory
 from labfleet_chassis.logs import Log
-from labfleet_chassis.tasks import TaskGroup
+from labfleet_chassis.tasks import TaskGroup, first_of
 from labfleet_proto.errors import DigestMismatchError, DiskFullError, LabfleetError
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import ImagePin, LayerRef
 from labfleet_proto.layers import BlobState, LayerCopy
 from labfleet_runtime_agent.adapters import kernel, unpacking
-from labfleet_runtime_agent.adapters.blob_cache import BlobCache, GrowingBlob
+from labfleet_runtime_agent.adapters.blob_cache import BlobCache
+from labfleet_runtime_agent.adapters.growing_blob import GrowingBlob
 from labfleet_runtime_agent.adapters.layer_copies import LayerCopies
 from labfleet_runtime_agent.adapters.layer_download import Attempt, LayerDownload
 from labfleet_runtime_agent.adapters.unpacking import Unpack
@@ -35,7 +36,6 @@ _AT_ONCE = 3
 _UNPACK_LIMIT_S = 1800.0
 _DISK_RESERVE_BYTES = 1 << 30
 _TRIES_WITH_PEERS = 2
-_LOCAL_IDLE_S = 1.0
 
 
 class LayerStore:
@@ -166,18 +166,16 @@ class LayerStore:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(mode=0o755)
         attempt.is_local = layer.digest in self.blobs.whole()
-        blob = None if attempt.is_local else self.blobs.begin(layer.digest, layer.size_bytes)
-        attempt.is_claimed = blob is not None
+        blob = (
+            self.blobs.kept(layer.digest)
+            if attempt.is_local
+            else self.blobs.begin(layer.digest, layer.size_bytes)
+        )
+        attempt.is_claimed = blob.is_served
         is_good = False
         try:
             async with asyncio.timeout(_UNPACK_LIMIT_S):
-                source = (
-                    self.blobs.read(layer.digest, 0, _LOCAL_IDLE_S)
-                    if attempt.is_local
-                    else self._download.bytes_of(repository, layer, attempt)
-                )
-                async with contextlib.aclosing(source) as pieces:  # type: ignore[type-var]
-                    answer = await self._unpack(_kept(pieces, blob), layer, aside)
+                answer = await self._fill_and_unpack(blob, repository, layer, attempt, aside)
             for name, wanted in (("digest", layer.digest), ("diff_id", layer.diff_id)):
                 if answer[name] != wanted:
                     raise DigestMismatchError(
@@ -189,10 +187,27 @@ class LayerStore:
             self._proved.add(_pair(layer))
             is_good = True
         finally:
-            if blob is not None:
+            if not attempt.is_local:
                 self.blobs.end(blob, is_good=is_good)
             self._copies.changed(layer.digest)
             shutil.rmtree(aside, ignore_errors=True)
+
+    async def _fill_and_unpack(
+        self,
+        blob: GrowingBlob,
+        repository: str,
+        layer: LayerRef,
+        attempt: Attempt,
+        aside: Path,
+    ) -> dict[str, str]:
+        """Unpack a blob while it comes; return its digests."""
+        try:
+            async with TaskGroup() as tasks:
+                unpacking = tasks.create_task(self._unpack(blob, layer, aside))
+                await self._download.fill(blob, repository, layer, attempt)
+        except ExceptionGroup as group:
+            raise first_of(group) from None
+        return unpacking.result()
 
     # -- what is here, and what goes
 
@@ -251,18 +266,6 @@ class LayerStore:
             for layer in layers
         )
         return sum(layer.size_bytes for layer in layers), here
-
-    async def close(self) -> None:
-        """Close connections."""
-        await self._download.close()
-
-
-async def _kept(pieces: AsyncIterator[bytes], blob: GrowingBlob | None) -> AsyncIterator[bytes]:
-    """Pass bytes on, and keep them for other hosts."""
-    async for data in pieces:
-        if blob is not None:
-            await blob.write(data)
-        yield data
 
 
 async def _no_room(_wanted_bytes: int) -> bool:

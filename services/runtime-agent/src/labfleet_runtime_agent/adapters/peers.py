@@ -1,9 +1,11 @@
 """Other hosts as sources of layers, through their data ports."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from labfleet_chassis import pieces
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.host_blobs import HostBlobs
 from labfleet_chassis.logs import Log
@@ -63,8 +65,10 @@ class Peers:
         end_s = self._fleet.clock.monotonic_s() + _DISTRUST_S
         self._distrusted |= dict.fromkeys(hosts, end_s)
 
-    def read(self, host: HostId, layer: LayerRef, first: int) -> AsyncIterator[bytes]:
-        """Yield a layer from a byte on. Raises UnavailableError, HostBusyError, NotFoundError."""
+    def opened(
+        self, host: HostId, layer: LayerRef, first: int
+    ) -> AbstractAsyncContextManager[pieces.Incoming]:
+        """A layer from a byte on. Raises UnavailableError, HostBusyError, NotFoundError."""
         claim = self._copies.claim_of(layer.digest)
         wanted = ReadBlob(digest=layer.digest, first=first, claim=claim)
-        return self._blobs.read(host, wanted, layer.size_bytes)
+        return self._blobs.opened(host, wanted, layer.size_bytes)

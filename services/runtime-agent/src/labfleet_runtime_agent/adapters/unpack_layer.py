@@ -1,5 +1,8 @@
 """The confined child that unpacks one layer: `python -m ...unpack_layer ROOT < blob`.
 
+Or, while the blob still grows: `... ROOT FD < news`; FD is its file, the news are how many bytes it has by now,
+eight bytes each, until no more will come.
+
 Prints one JSON line: `{"diff_id": ..., "digest": ..., "error": ...}`. A crash or a bomb ends this process, not
 the agent.
 """
@@ -10,6 +13,7 @@ import json
 import os
 import queue
 import resource
+import struct
 import sys
 import threading
 from typing import IO, cast
@@ -25,6 +29,7 @@ from labfleet_runtime_agent.adapters.decompression import (
 )
 from labfleet_runtime_agent.adapters.tree import Caps, TreeWriter, told
 
+NEWS = struct.Struct("!Q")
 _CHUNK = 1 << 20
 _HASHED_LATER = 8
 """Chunks that may wait for a hash."""
@@ -65,6 +70,27 @@ class _Hash:
         """The digest of all bytes."""
         self.close()
         return f"sha256:{self._sha256.hexdigest()}"
+
+
+class _Growing:
+    """A blob that is read while it comes, and no further than that."""
+
+    def __init__(self, file: IO[bytes], news: IO[bytes]) -> None:
+        self._file = file
+        self._news = news
+        self._has = 0
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes, and wait for the first; none once nothing more comes."""
+        while self._at >= self._has:
+            word = self._news.read(NEWS.size)
+            if not word:
+                return b""
+            (self._has,) = NEWS.unpack(word)
+        data = self._file.read(min(size, self._has - self._at))
+        self._at += len(data)
+        return data
 
 
 class _Raw:
@@ -148,12 +174,19 @@ def _unpack(root: str, source: IO[bytes], digest: _Hash, diff_id: _Hash) -> dict
     return {"digest": whole.digest(), "diff_id": diff_id.digest()}
 
 
+def _blob(descriptor: list[str]) -> IO[bytes]:
+    if not descriptor:
+        return sys.stdin.buffer
+    file = open(int(descriptor[0]), "rb", buffering=0)  # noqa: PTH123, SIM115 - no path; to the end
+    return cast("IO[bytes]", _Growing(file, sys.stdin.buffer))
+
+
 def main() -> None:
     """Run as the child."""
     os.umask(0)
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     try:
-        answer = unpack(sys.argv[1], sys.stdin.buffer)
+        answer = unpack(sys.argv[1], _blob(sys.argv[2:]))
     except LabfleetError as exc:
         answer = {"error": exc.message, "code": exc.code}
     except Exception as exc:  # noqa: BLE001 - the child's last word
