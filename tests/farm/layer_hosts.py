@@ -99,21 +99,26 @@ class TestStore:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                blob = self._blobs.get(Digest(lines[0].split()[1].rpartition("/")[2]))
-                if blob is None:
-                    writer.write(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
-                    continue
-                ranges = [line for line in lines if line.lower().startswith("range:")]
-                first = int(ranges[0].partition("=")[2].rstrip("-")) if ranges else 0
-                self.ranges.append(first)
-                word = "206 Partial" if first else "200 OK"
-                head = f"HTTP/1.1 {word}\r\nContent-Length: {len(blob) - first}\r\n\r\n"
-                writer.write(head.encode())
-                await self._send(writer, blob[first:])
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while True:
+                    await self._answer(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        blob = self._blobs.get(Digest(lines[0].split()[1].rpartition("/")[2]))
+        if blob is None:
+            writer.write(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+            return
+        ranges = [line for line in lines if line.lower().startswith("range:")]
+        first = int(ranges[0].partition("=")[2].rstrip("-")) if ranges else 0
+        self.ranges.append(first)
+        word = "206 Partial" if first else "200 OK"
+        head = f"HTTP/1.1 {word}\r\nContent-Length: {len(blob) - first}\r\n\r\n"
+        writer.write(head.encode())
+        await self._send(writer, blob[first:])
 
     async def _send(self, writer: asyncio.StreamWriter, blob: bytes) -> None:
         """All connections share the rate."""

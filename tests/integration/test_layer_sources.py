@@ -294,5 +294,71 @@ async def test_a_new_life_of_a_host_tells_what_is_true(farm: Farm) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_a_fetch_that_was_killed_goes_on_where_it_was(
+    farm: Farm, tmp_path: Path, *, is_damaged: bool
+) -> None:
+    ref, blob = one = layer(MB)
+    store = TestStore(one)
+    part = tmp_path / "h1" / "blobs" / f"{ref.digest.removeprefix('sha256:')}.part"
+    part.parent.mkdir(parents=True)
+    part.with_name("boot").write_text("boot")
+    part.write_bytes(os.urandom(300_000) if is_damaged else blob[:300_000])
+    part.with_name(f"{part.stem}.0.part").write_bytes(b"of one that was not kept")
+    async with farm(store) as there:
+        host = await there.host("h1")
+        assert host.layers.progress(image(one)) == (len(blob), 300_000)
+        await host.layers.ensure(image(one))
+        assert host.layers.is_here(ref)
+        assert store.ranges == ([300_000, 0] if is_damaged else [300_000])
+        assert {path.name for path in part.parent.iterdir()} == {"boot", part.stem}
+
+
+async def test_nothing_goes_on_after_a_boot(farm: Farm, tmp_path: Path) -> None:
+    ref, _ = one = layer(MB)
+    store = TestStore(one)
+    part = tmp_path / "h1" / "blobs" / f"{ref.digest.removeprefix('sha256:')}.part"
+    part.parent.mkdir(parents=True)
+    part.with_name("boot").write_text("earlier")
+    part.write_bytes(b"x" * 1000)
+    async with farm(store) as there:
+        await (await there.host("h1")).layers.ensure(image(one))
+        assert store.ranges == [0]
+
+
+async def test_a_fetch_that_was_given_up_goes_on_where_it_was(farm: Farm) -> None:
+    ref, blob = one = layer(4 * MB)
+    store = TestStore(one, bytes_per_s=2 * MB)
+    async with farm(store) as there:
+        host = await there.host("h1")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await host.layers.ensure(image(one))
+        came = host.layers.progress(image(one))[1]
+        await host.layers.ensure(image(one))
+        assert host.layers.is_here(ref)
+        assert came > MB / 2
+        assert store.ranges == [0, came]
+        assert host.layers.blobs.used_bytes == len(blob)
+
+
+async def test_begun_blobs_go_first_when_room_is_wanted(farm: Farm) -> None:
+    one, other = layer(4 * MB), layer(1000)
+    store = TestStore(one, other, bytes_per_s=2 * MB)
+    async with farm(store) as there:
+        host = await there.host("h1")
+        blobs = host.layers.blobs
+        await host.layers.ensure(image(other))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.8):
+                await host.layers.ensure(image(one))
+        assert blobs.used_bytes > len(other[1])
+        assert blobs.drop_oldest()
+        assert blobs.used_bytes == len(other[1])
+        assert blobs.drop_oldest()
+        assert not blobs.drop_oldest()
+        assert [path.name for path in (host.home / "blobs").iterdir()] == ["boot"]
+
+
 async def _all(there: LayerFarm) -> list:
     return await (await there.bus.bucket(LAYER_COPIES)).entries("*.h1")

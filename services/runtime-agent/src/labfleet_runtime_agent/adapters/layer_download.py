@@ -31,8 +31,8 @@ class Attempt:
     is_claimed: bool = False
     """Whether this host serves the layer meanwhile."""
     with_peers: bool = True
-    is_local: bool = False
-    """Whether its blob is kept here, and only has to be unpacked again."""
+    is_of_before: bool = False
+    """Whether its blob, or a part of it, was here already: that may be what is wrong with it."""
     heard: set[HostId] = field(default_factory=set)
     """Hosts that sent a part."""
 

@@ -19,7 +19,13 @@ from pathlib import Path
 from labfleet_chassis.durable_files import flush_directory
 from labfleet_chassis.logs import Log
 from labfleet_chassis.tasks import TaskGroup, first_of
-from labfleet_proto.errors import DigestMismatchError, DiskFullError, LabfleetError
+from labfleet_proto.errors import (
+    DigestMismatchError,
+    DiskFullError,
+    LabfleetError,
+    TransientError,
+    UnavailableError,
+)
 from labfleet_proto.ids import Digest
 from labfleet_proto.images import ImagePin, LayerRef
 from labfleet_proto.layers import BlobState, LayerCopy
@@ -138,9 +144,9 @@ class LayerStore:
                 await self._try(repository, layer, attempt)
                 break
             except LabfleetError as exc:
-                if isinstance(exc, DiskFullError):
+                if isinstance(exc, TransientError):
                     raise
-                if attempt.is_local:
+                if attempt.is_of_before and number < _TRIES_WITH_PEERS:
                     self.blobs.drop(layer.digest)
                     continue
                 if not attempt.heard:
@@ -165,14 +171,14 @@ class LayerStore:
         aside = self._aside / _name(layer)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(mode=0o755)
-        attempt.is_local = layer.digest in self.blobs.whole()
+        is_kept = layer.digest in self.blobs.whole()
         blob = (
             self.blobs.kept(layer.digest)
-            if attempt.is_local
+            if is_kept
             else self.blobs.begin(layer.digest, layer.size_bytes)
         )
-        attempt.is_claimed = blob.is_served
-        is_good = False
+        attempt.is_claimed, attempt.is_of_before = blob.is_served, blob.has > 0
+        is_good = is_left = False
         try:
             async with asyncio.timeout(_UNPACK_LIMIT_S):
                 answer = await self._fill_and_unpack(blob, repository, layer, attempt, aside)
@@ -186,8 +192,13 @@ class LayerStore:
             (self._proofs / _pair(layer)).touch()
             self._proved.add(_pair(layer))
             is_good = True
+        except (asyncio.CancelledError, UnavailableError):
+            is_left = True
+            raise
         finally:
-            if not attempt.is_local:
+            if is_left and not is_kept:
+                self.blobs.leave(blob)
+            elif not is_kept:
                 self.blobs.end(blob, is_good=is_good)
             self._copies.changed(layer.digest)
             shutil.rmtree(aside, ignore_errors=True)
