@@ -1,18 +1,24 @@
 """Tenants with the unmodified docker command line over TLS: each sees only its own."""
 
 import gc
+import hashlib
 import json
 import random
+import secrets
 import subprocess
+import time
 from pathlib import Path
 
 import docker
 import docker.tls
+import httpx
 import pytest
 from tests.farm.fleet import Fleet, until, until_clean
 from tests.farm.tenant import Tenant
 
 Two = tuple[Tenant, Tenant]
+SWEEPS_S = 25
+"""By then whoever takes away what departed tenants leave has looked once more."""
 
 
 @pytest.fixture
@@ -254,6 +260,69 @@ def test_a_tenant_that_is_removed_leaves_nothing(fleet: Fleet, tmp_path: Path) -
     assert carol.docker("ps", code=1).err
     assert "no tenant" in fleet.labfleet("tenant", "rm", "carol", code=1).out
     until_clean(fleet)  # its default network goes by itself
+
+
+@pytest.mark.parametrize("kind", ["network", "volume", "image", "blob"])
+def test_a_tenant_made_again_under_the_same_name_inherits_nothing(
+    fleet: Fleet, tmp_path: Path, kind: str
+) -> None:
+    """Refused for a moment, or made at once: nothing of the earlier one is there, nor is anything taken later."""
+    for folder in ("first", "again"):
+        (tmp_path / folder).mkdir()
+    first = Tenant.create(fleet, "dora", tmp_path / "first")
+    blob = _fill(first, kind)
+    fleet.labfleet("tenant", "rm", "--force", "dora")
+    removed_s = time.monotonic()
+    again = Tenant.create(fleet, "dora", tmp_path / "again")
+    try:
+        _check_is_empty(again, blob)
+        for env in (first.env, first.cert_env):
+            assert "not known" in fleet.docker("ps", code=1, env=env).err
+        with _registry(first) as client:
+            assert client.get("/_catalog").status_code == httpx.codes.UNAUTHORIZED
+        assert len(fleet.labfleet("token", "ls", "--tenant", "dora").out.splitlines()) == 2
+        again.docker("network", "create", "own")
+        again.docker("tag", "busybox", "own:1")
+        until(lambda: time.monotonic() - removed_s > SWEEPS_S, 60)
+        assert again.docker("run", "--rm", "--network", "own", "own:1", "echo", "on").out == "on"
+    finally:
+        again.remove()
+    until_clean(fleet)
+
+
+def _fill(tenant: Tenant, kind: str) -> str:
+    """Let a tenant have something; digest of a blob that it has sent, or not."""
+    data = secrets.token_bytes(1000)
+    blob = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if kind == "network":
+        tenant.docker("network", "create", "lab")
+    if kind == "volume":
+        tenant.docker("run", "--rm", "-v", "home:/data", "busybox", "touch", "/data/mine")
+    if kind == "image":
+        tenant.docker("tag", "busybox", "own:1")
+    if kind == "blob":
+        with _registry(tenant) as client:
+            sent = client.post("/own/blobs/uploads/", params={"digest": blob}, content=data)
+            assert sent.status_code == httpx.codes.CREATED, sent.text
+    return blob
+
+
+def _check_is_empty(tenant: Tenant, blob: str) -> None:
+    assert tenant.docker("ps", "-aq").out == ""
+    assert tenant.docker("volume", "ls", "-q").out == ""
+    assert "lab" not in tenant.docker("network", "ls", "--format", "{{.Name}}").out.split()
+    assert "own" not in tenant.docker("images", "--format", "{{.Repository}}").out.split()
+    with _registry(tenant) as client:
+        for path in ("tags/list", "manifests/1", f"blobs/{blob}"):
+            assert client.get(f"/own/{path}").status_code == httpx.codes.NOT_FOUND, path
+    found = tenant.docker("run", "--rm", "-v", "home:/data", "busybox", "ls", "/data")
+    assert found.out == ""
+
+
+def _registry(tenant: Tenant) -> httpx.Client:
+    """As docker would after a login with the tenant's token."""
+    base = f"http://{tenant.fleet.plan.registry}/v2"
+    return httpx.Client(base_url=base, auth=("any", tenant.token), timeout=30)
 
 
 def test_what_no_tenant_may_express_is_refused_by_name(ann: Tenant) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from tests.farm.fleet import Done, Fleet
+from tests.farm.fleet import Done, Fleet, until
 
 
 @dataclass
@@ -21,8 +21,19 @@ class Tenant:
 
     @classmethod
     def create(cls, fleet: Fleet, name: str, directory: Path) -> "Tenant":
-        """Make the tenant, a token and a certificate."""
-        fleet.labfleet("tenant", "create", name)
+        """Make the tenant, a token and a certificate; an earlier one of the name may still go."""
+
+        def is_made() -> bool:
+            done = fleet.labfleet("tenant", "create", name, code=None)
+            assert done.code == 0 or "try again" in done.out, done.out + done.err
+            return done.code == 0
+
+        until(is_made, 60)
+        return cls.equip(fleet, name, directory)
+
+    @classmethod
+    def equip(cls, fleet: Fleet, name: str, directory: Path) -> "Tenant":
+        """Make a token and a certificate of a tenant that is there."""
         token = fleet.labfleet("token", "create", "--tenant", name).out.strip()
         fleet.labfleet("tenant", "cert", name, "--out", str(directory / "cert"))
         ca = directory / "ca-only"

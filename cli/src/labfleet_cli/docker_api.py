@@ -60,7 +60,7 @@ class DockerApi:
         return _unframed(raw).decode(errors="replace")
 
     def remove_everything(self) -> int:
-        """Remove all containers, volumes and networks of the operator; return the containers' number."""
+        """Remove all containers and volumes of the caller; return the containers' number."""
         rows = self.get("/containers/json", all="1")
         for row in rows:
             self.delete(f"/containers/{row['Id']}", force="1", v="1")

@@ -62,12 +62,17 @@ class Tenancy:
     # -- tenants
 
     async def create(self, name: str, stored_bytes: int, repositories: int) -> TenantRecord:
-        """Make a tenant; a quota of 0 is none. Raises InvalidRequestError, ConflictError."""
+        """Make a tenant; a quota of 0 is none.
+
+        Raises InvalidRequestError, ConflictError (it exists, or something of an earlier one does still),
+        UnavailableError.
+        """
         tenant = tenants.checked_tenant(name)
         is_new = await (await self._bus.bucket(buckets.TENANTS)).get(tenant) is None
-        if is_new and tenant in await self.storage():
+        if is_new and (left := await self._left_of(tenant)):
             raise ConflictError(
-                f"images of an earlier tenant {name} are being removed: try again in a minute"
+                f"{' and '.join(left)} of an earlier tenant {name} are being removed: "
+                "try again in a minute"
             )
         record = TenantRecord(
             id=tenant,
@@ -96,15 +101,27 @@ class Tenancy:
         await bucket.update(name, changed, entry.revision)
         return changed
 
+    async def _left_of(self, tenant: TenantId) -> list[str]:
+        """Kinds of things that whoever makes a tenant now would inherit. Raises UnavailableError."""
+        owned = await self.owned(tenant)
+        owned["networks"] = sum(
+            each.tenant == tenant for each in await self._values(buckets.NETWORKS)
+        )
+        owned["images"] = int(tenant in await self._stored())
+        return [kind for kind, count in owned.items() if count]
+
+    async def _stored(self) -> dict[str, TenantStorage]:
+        found = await self._bus.call(
+            TENANTS_STORAGE, Nothing(), tenant=OPERATORS, subject="tenants"
+        )
+        return {each.tenant: each for each in found.tenants}
+
     async def storage(self) -> dict[str, TenantStorage]:
         """What each tenant keeps in the image store; nothing while that does not answer."""
         try:
-            found = await self._bus.call(
-                TENANTS_STORAGE, Nothing(), tenant=OPERATORS, subject="tenants"
-            )
+            return await self._stored()
         except UnavailableError:
             return {}
-        return {each.tenant: each for each in found.tenants}
 
     async def every(self) -> list[TenantRecord]:
         """All tenants by name."""

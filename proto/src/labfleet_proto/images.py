@@ -186,7 +186,7 @@ class TenantStorage(Message):
 
 
 class TenantsStorage(Message):
-    """Of every tenant that has images."""
+    """Of every tenant that has images, or blobs that are in no image yet."""
 
     tenants: tuple[TenantStorage, ...]
 

@@ -294,3 +294,13 @@ def test_what_is_renewed_was_there(files: BlobFiles) -> None:
     assert not files.renew("other", digest)
     files.path_of(digest).unlink()
     assert not files.renew("web", digest)
+
+
+def test_a_repository_loses_all_its_references_at_once(files: BlobFiles) -> None:
+    first, second = files.put("lab/web", DATA), files.put("lab/web", DATA * 2)
+    files.link("other", second)
+    assert files.links.repositories() == ["lab/web", "other"]
+    assert files.unlink_all("lab/web") == 2
+    assert files.links.repositories() == ["other"]
+    assert not files.has("lab/web", first)
+    assert files.has("other", second)

@@ -122,7 +122,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     library = Library(catalogue, layers)
     events = Events(chassis)
     await serve_jobs(chassis, library, events)
-    await serve_usage(chassis, quotas)
+    await serve_usage(chassis, quotas, files)
     client = UpstreamClient(chassis.clock)
     upstreams = Upstreams(await chassis.mirror(UPSTREAMS), client, chassis.clock, chassis.log)
     larder = Larder(catalogue, chassis.clock, chassis.log)

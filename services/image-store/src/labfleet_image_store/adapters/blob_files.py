@@ -201,6 +201,13 @@ class BlobFiles:
             self.links.flush(repository)
         return is_gone
 
+    def unlink_all(self, repository: str) -> int:
+        """Take all references of a repository that has some away, durably; return how many. Blocks."""
+        with self._keeping:
+            count = self.links.remove_all(repository)
+        self.links.flush(repository)
+        return count
+
     # -- collecting
 
     def unlink_stale(self, stale: Iterable[Link], oldest_s: float) -> None:

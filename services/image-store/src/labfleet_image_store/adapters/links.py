@@ -45,6 +45,14 @@ class Links:
                 return repository
         return None
 
+    def repositories(self) -> list[str]:
+        """All that refer to anything."""
+        return [
+            folder.name.replace("%", "/")
+            for folder in sorted(self._directory.iterdir())
+            if any(folder.iterdir())
+        ]
+
     def linkers(self, digest: str) -> list[str]:
         """Repositories that refer to a blob."""
         found = self._directory.glob(f"*/{digest.removeprefix('sha256:')}")
@@ -78,6 +86,13 @@ class Links:
         except FileNotFoundError:
             return False
         return True
+
+    def remove_all(self, repository: str) -> int:
+        """Take all references of a repository away; return how many there were."""
+        every = list(self._folder(repository).iterdir())
+        for path in every:
+            path.unlink(missing_ok=True)
+        return len(every)
 
     def remove_stale(self, repository: str, digest: str, oldest_s: float) -> None:
         """Take a reference away unless it was renewed since."""

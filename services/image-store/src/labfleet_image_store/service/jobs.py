@@ -1,6 +1,9 @@
 """What the api asks of the image store. Every job is safe to repeat: names and digests are absolute."""
 
+import asyncio
+
 from labfleet_chassis.service import Chassis
+from labfleet_image_store.adapters.blob_files import BlobFiles
 from labfleet_image_store.service.events import Events
 from labfleet_image_store.service.healing import Healer
 from labfleet_image_store.service.library import Library
@@ -9,6 +12,7 @@ from labfleet_image_store.service.quotas import Quotas
 from labfleet_image_store.service.remote import Remote
 from labfleet_image_store.service.scrubber import Scrubber
 from labfleet_proto import builds, images, scrubbing, upstreams
+from labfleet_proto.ids import OPERATORS
 from labfleet_proto.jobs import Job
 from labfleet_proto.message import Nothing
 
@@ -47,10 +51,14 @@ async def serve_scrubbing(chassis: Chassis, scrubber: Scrubber, healer: Healer) 
     await chassis.bus.serve(scrubbing.CHECK_IMAGES, check)
 
 
-async def serve_usage(chassis: Chassis, quotas: Quotas) -> None:
+async def serve_usage(chassis: Chassis, quotas: Quotas, files: BlobFiles) -> None:
     """Answer, from now on, how much each tenant has."""
 
     async def storage(_job: Job, _args: Nothing) -> images.TenantsStorage:
+        every = quotas.every()
+        referring = await asyncio.to_thread(files.links.repositories)
+        owners = {images.owner_of(each) for each in referring} - {OPERATORS, images.FETCHED}
+        every |= {owner: quotas.holding(owner) for owner in owners - every.keys()}
         return images.TenantsStorage(
             tenants=tuple(
                 images.TenantStorage(
@@ -58,7 +66,7 @@ async def serve_usage(chassis: Chassis, quotas: Quotas) -> None:
                     stored_bytes=holding.stored_bytes,
                     repositories=len(holding.repositories),
                 )
-                for tenant, holding in sorted(quotas.every().items())
+                for tenant, holding in sorted(every.items())
             )
         )
 
