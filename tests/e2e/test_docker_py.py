@@ -36,6 +36,19 @@ def test_exec_streams_and_codes(client: docker.DockerClient) -> None:
     assert box.wait()["StatusCode"] == 137
 
 
+def test_a_volume_is_seen_as_it_was_made(client: docker.DockerClient) -> None:
+    made = client.api.create_volume("made")
+    assert client.api.inspect_volume("made") == made
+    client.api.remove_volume("made")
+
+
+def test_a_label_alone_makes_an_image_of_nothing(client: docker.DockerClient) -> None:
+    recipe = io.BytesIO(b"FROM scratch")
+    image, _ = client.images.build(fileobj=recipe, tag="labelled", labels={"test": "OK"})
+    assert image.labels == {"test": "OK"}
+    client.images.remove("labelled")
+
+
 def test_archives(client: docker.DockerClient) -> None:
     box = client.containers.create("busybox", "true")
     data = io.BytesIO()

@@ -98,6 +98,10 @@ def test_a_step_that_cannot_succeed_is_named(text: str, number: int, words: str)
     assert words in found[1]
 
 
+def test_a_label_alone_makes_an_image_of_nothing() -> None:
+    assert read("FROM scratch", {}, labels={"a": "b"}).failure is None
+
+
 def test_an_empty_line_inside_of_an_instruction_is_warned_of() -> None:
     warnings = read("FROM a\nRUN b \\\n\n  c\n", {}).warnings
     assert warnings[0] == "Empty continuation line found in:\n    RUN b   c"

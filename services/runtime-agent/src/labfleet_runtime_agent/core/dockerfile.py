@@ -5,7 +5,7 @@ images need.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from labfleet_proto.errors import InvalidRequestError
@@ -79,8 +79,10 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
 
-def read(text: str, args: Mapping[str, str], target: str = "") -> Recipe:
-    """Read a Dockerfile. Raises InvalidRequestError in docker's words."""
+def read(
+    text: str, args: Mapping[str, str], target: str = "", labels: Collection[str] = ()
+) -> Recipe:
+    """Read a Dockerfile; `labels` are one more step each. Raises InvalidRequestError in docker's words."""
     steps, warnings = _steps(text)
     if not steps:
         raise InvalidRequestError("failed to parse Dockerfile: file with no instructions")
@@ -111,7 +113,7 @@ def read(text: str, args: Mapping[str, str], target: str = "") -> Recipe:
     )
     if len(recipe.steps) > _MOST_STEPS:
         raise InvalidRequestError(f"Dockerfile: more than {_MOST_STEPS} steps")
-    return replace(recipe, images=_images(stages), failure=_failure(recipe))
+    return replace(recipe, images=_images(stages), failure=_failure(recipe, len(labels)))
 
 
 def _stages(steps: Sequence[Step], values: Mapping[str, str], target: str) -> tuple[Stage, ...]:
@@ -160,7 +162,7 @@ def source_image(step: Step) -> str:
     return flags_and_words(step)[0].get("from", "")
 
 
-def _failure(recipe: Recipe) -> tuple[int, str] | None:
+def _failure(recipe: Recipe, more: int) -> tuple[int, str] | None:
     """The first step that cannot succeed."""
     number = len(recipe.head)
     names: list[str] = []
@@ -180,7 +182,7 @@ def _failure(recipe: Recipe) -> tuple[int, str] | None:
                 return number, why
         names.append(stage.name)
     last = recipe.stages[-1]
-    if last.base == _SCRATCH and len(last.steps) == 1:
+    if last.base == _SCRATCH and len(last.steps) + more == 1:
         return number, "No image was generated. Is your Dockerfile empty?"
     return None
 

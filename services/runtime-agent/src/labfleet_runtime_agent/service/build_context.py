@@ -130,4 +130,5 @@ def _read_dockerfile(room: Room, request: BuildImage) -> Recipe:
         raise InvalidRequestError(f"the Dockerfile is larger than {_MOST_DOCKERFILE} bytes")
     if not data.strip():
         raise InvalidRequestError(f"the Dockerfile ({request.dockerfile}) cannot be empty")
-    return dockerfile.read(data.decode(errors="replace"), request.build_args, request.target)
+    text = data.decode(errors="replace")
+    return dockerfile.read(text, request.build_args, request.target, request.labels)
