@@ -45,6 +45,8 @@ def engine(name: str) -> Iterator[Engine]:
         archives = images.write(folder)
         config = folder / "docker"
         config.mkdir()
+        # Without one, docker-py keeps its contexts in the folder of the tests, for all runs.
+        (config / "config.json").write_text("{}")
         if name == "dockerd":
             peers.sweep()
             with peers.dockerd() as peer:

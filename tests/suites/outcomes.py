@@ -51,8 +51,9 @@ def _run_file(
 ) -> None:
     command = [str(fetched.python), "-m", "pytest", "-o", "addopts=", "-q", "--tb=short", "-rfE"]
     command += ["-p", "no:cacheprovider", f"--timeout={_TEST_LIMIT_S}", f"--junitxml={report}"]
-    # The settings of aiodocker make an error of it.
-    command += ["-W", "ignore::pytest.PytestDeprecationWarning"]
+    # The settings of aiodocker make errors of these, also of what other clients leave open.
+    for warning in ("PytestDeprecationWarning", "PytestUnraisableExceptionWarning"):
+        command += ["-W", f"ignore::pytest.{warning}"]
     command += [f"--deselect={name}" for name in suite.left_out]
     version = "1.41"  # the newest of dockerd 20.10, so that both are asked for the same
     env = {**engine.env, "DOCKER_TEST_API_VERSION": version, "PYTHONDONTWRITEBYTECODE": "1"}
