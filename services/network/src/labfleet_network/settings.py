@@ -22,5 +22,5 @@ class Settings(ServiceSettings):
     vxlan_port: int = Field(default=4789, ge=1, le=65_535)
     with_entry: bool = False
     """Whether published ports are led here from the fleet's entry."""
-    pool_size: int = Field(default=32, ge=0, le=256)
+    pool_size: int = Field(default=64, ge=0, le=256)
     """At most so many ready network namespaces are kept."""

@@ -116,8 +116,9 @@ class HostNetwork:
                     await asyncio.sleep(_SETTLE_S)
 
     async def reconcile(self, *, sweep: bool = True) -> None:
-        """One pass; with `sweep` also over the links of the kernel."""
-        await self.attempts.release_stale()
+        """One pass; with `sweep` also over the links of the kernel and what nobody released."""
+        if sweep:
+            await self.attempts.release_stale()
         await self.attempts.follow_names()
         await self._fabric.reconcile(sweep=sweep)
 

@@ -13,9 +13,12 @@ from labfleet_runtime_agent.core.id_range import IDS_PER_CONTAINER
 from labfleet_runtime_agent.core.uid_slots import UidSlots
 from labfleet_runtime_agent.service.tools import Tools
 
-_READY = 32
-_SETTLE_S = 0.2
-"""Told when so long has passed since the first of a row of starts: the work is done in idle time."""
+_READY = 64
+_LOW = 16
+"""Below this more are wanted at once."""
+_QUIET_S = 0.5
+"""Otherwise when so long nobody came or went and not all places for starts were taken: a class that
+starts needs the processor for itself."""
 _AGAIN_S = 10.0
 """Told again, for a network service that has begun anew."""
 
@@ -32,20 +35,33 @@ def owners(slots: UidSlots) -> tuple[UserIds, ...]:
 
 async def keep(tools: Tools) -> None:
     """Tell whose turn it is, for ever. Nobody waits for it; what is lost is told again."""
+    slots = tools.files.slots
     moved = asyncio.Event()
-    tools.files.slots.listen(moved.set)
+    slots.listen(moved.set)
     while True:
         moved.clear()
+        told = owners(slots)
         with contextlib.suppress(LabfleetError):
             await tools.bus.call(
                 PREPARE_NAMESPACES,
-                PrepareNamespaces(owners=owners(tools.files.slots)),
+                PrepareNamespaces(owners=told),
                 tenant=OPERATORS,
                 subject=tools.host,
                 host=tools.host,
                 timeout_s=_AGAIN_S,
             )
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_AGAIN_S):
-                await moved.wait()
-        await asyncio.sleep(_SETTLE_S)
+        if await _moves(moved, _AGAIN_S):
+            while len({*told} & {*owners(slots)}) >= _LOW:
+                moved.clear()
+                if not await _moves(moved, _QUIET_S) and not tools.start_slots.locked():
+                    break
+
+
+async def _moves(moved: asyncio.Event, limit_s: float) -> bool:
+    """Wait until a range is taken or given back; whether one was."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await moved.wait()
+    except TimeoutError:
+        return False
+    return True
