@@ -33,6 +33,8 @@ NEWS = struct.Struct("!Q")
 _CHUNK = 1 << 20
 _HASHED_LATER = 8
 """Chunks that may wait for a hash."""
+_LOOK_EVERY_S = 1.0
+"""Whoever waits for room among them looks so often whether anybody still makes some."""
 _MOST_MEMORY = 2 << 30
 _MOST_BYTES = 66 << 30
 """Of the tar: all files that `Caps` allow, and their headers."""
@@ -43,32 +45,50 @@ _SPARE_DISK_BYTES = 512 << 20
 
 
 class _Hash:
-    """SHA-256 in a thread of its own: hashing takes as long as all the rest."""
+    """SHA-256 in a thread of its own: hashing takes as long as all the rest.
+
+    What it raises there is raised here, to whoever hands bytes on or asks for the digest.
+    """
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
         self._waiting: queue.Queue[bytes] = queue.Queue(_HASHED_LATER)
+        self._failure: Exception | None = RuntimeError("layer: the thread that hashes has ended")
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        while data := self._waiting.get():
-            self._sha256.update(data)
+        try:
+            while data := self._waiting.get():
+                self._sha256.update(data)
+        except Exception as exc:  # noqa: BLE001 - the top of a thread: raised by who hears of it
+            self._failure = exc
+        else:
+            self._failure = None
 
     def update(self, data: bytes) -> None:
         """Hash some bytes, soon."""
-        if data:
-            self._waiting.put(data)
+        if data and not self._put(data):
+            raise self._failure or RuntimeError("layer: bytes after the digest")
+
+    def _put(self, data: bytes) -> bool:
+        """Hand bytes on; False if the thread that takes them has ended."""
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._waiting.put(data, timeout=_LOOK_EVERY_S)
+                return True
+        return False
 
     def close(self) -> None:
         """Hash what waits, and no more; again is nothing."""
-        if self._thread.is_alive():
-            self._waiting.put(b"")
-            self._thread.join()
+        self._put(b"")
+        self._thread.join()
 
     def digest(self) -> str:
         """The digest of all bytes."""
         self.close()
+        if self._failure is not None:
+            raise self._failure
         return f"sha256:{self._sha256.hexdigest()}"
 
 
@@ -164,14 +184,14 @@ def _unpack(root: str, source: IO[bytes], digest: _Hash, diff_id: _Hash) -> dict
         with open_tar(cast("IO[bytes]", stream), _CHUNK) as archive:
             TreeWriter(root_fd, with_whiteouts=True, caps=caps).write_all(archive)
         stream.drain()
+        whole = digest if raw.is_packed else diff_id
+        return {"digest": whole.digest(), "diff_id": diff_id.digest()}
     except MemoryError as exc:
         raise InvalidRequestError("layer: needs more memory than unpacking has") from exc
     except (*decompression.DAMAGE, *DAMAGE) as exc:
         raise InvalidRequestError(f"layer: damaged: {told(exc)}") from exc
     finally:
         os.close(root_fd)
-    whole = digest if raw.is_packed else diff_id
-    return {"digest": whole.digest(), "diff_id": diff_id.digest()}
 
 
 def _blob(descriptor: list[str]) -> IO[bytes]:
