@@ -4,6 +4,8 @@ Wire form: four bytes of length (big endian) and so many bytes; length 0 ends it
 frame says how: empty for good, or a `Problem`.
 """
 
+import asyncio
+import contextlib
 import struct
 
 from labfleet_chassis.data_port import ByteStream
@@ -12,6 +14,7 @@ from labfleet_proto.errors import LabfleetError, Problem, UnavailableError
 _HEAD = struct.Struct("!I")
 _MOST = 4 << 20
 _CUT = 256 << 10
+_REFUSAL_LIMIT_S = 10.0
 
 
 async def send(stream: ByteStream, data: bytes) -> None:
@@ -25,6 +28,22 @@ async def end(stream: ByteStream, error: LabfleetError | None = None) -> None:
     """End this direction, well or with an error. Raises ConnectionError."""
     word = error.to_problem().model_dump_json().encode() if error is not None else b""
     await stream.write(_HEAD.pack(0) + _HEAD.pack(len(word)) + word)
+
+
+async def refuse(
+    stream: ByteStream, error: LabfleetError, limit_s: float = _REFUSAL_LIMIT_S
+) -> None:
+    """End both directions while the other side may still be sending, once it has ended its own.
+
+    A connection that is closed with bytes unread is reset, and then the other side never hears why.
+    It has `limit_s` for that. Raises ConnectionError.
+    """
+    await end(stream, error)
+    stream.write_eof()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while await stream.read():
+                pass
 
 
 async def receive(stream: ByteStream) -> bytes:

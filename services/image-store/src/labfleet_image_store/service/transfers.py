@@ -148,7 +148,7 @@ class Transfers:
             config = new_images.config_of(request, parent, layer.diff_id, created)
             image_id = await self._shelf.put(config, [*facts, layer], names)
         except LabfleetError as exc:
-            await frames.end(stream, exc)
+            await frames.refuse(stream, exc)
             return
         name = names[0].familiar if names else ""
         action = "import" if request.parent is None and not request.container else "create"
@@ -174,7 +174,7 @@ class Transfers:
         if isinstance(failure, ConnectionError):
             raise failure
         known = failure if isinstance(failure, LabfleetError) else InternalError(str(failure))
-        await frames.end(stream, known)
+        await frames.refuse(stream, known)
 
 
 async def _line(stream: ByteStream, document: Mapping[str, Any]) -> None:
