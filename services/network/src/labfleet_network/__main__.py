@@ -7,7 +7,7 @@ from labfleet_network.adapters.nft import Nft
 from labfleet_network.service.entry import EntryNetwork
 from labfleet_network.service.host import HostNetwork
 from labfleet_network.service.kernel import Kernel
-from labfleet_network.service.memory import Memory
+from labfleet_network.service.memory import Lives, Memory
 from labfleet_network.settings import Settings
 from labfleet_proto import networks
 from labfleet_proto.ids import HostId
@@ -37,7 +37,7 @@ async def run_host(chassis: Chassis, settings: Settings, host: HostId) -> None:
 
 async def run_entry(chassis: Chassis, settings: Settings, host: HostId) -> None:
     """Run as the fleet's entry."""
-    memory = await Memory.open(chassis)
+    memory = await Lives.of(chassis)
     entry = EntryNetwork(chassis, memory, Nft(), settings)
     await entry.prepare()
     bus = chassis.bus

@@ -7,7 +7,7 @@ from labfleet_chassis.service import Chassis
 from labfleet_network.adapters.links import set_sysctl
 from labfleet_network.adapters.nft import Nft
 from labfleet_network.core import firewall, wanted
-from labfleet_network.service.memory import Memory
+from labfleet_network.service.memory import Lives
 from labfleet_network.service.ports import Ports, Publication
 from labfleet_network.settings import Settings
 from labfleet_proto.errors import PortInUseError
@@ -17,13 +17,14 @@ from labfleet_proto.message import Nothing
 from labfleet_proto.networks import NetworkCheck, PublishPorts, ReleaseInterface
 
 _PASS_EVERY_S = 5.0
-_SETTLE_S = 0.05
+_SETTLE_S = 0.5
+"""Ports come and go by jobs; a pass finds what a lost word left."""
 
 
 class EntryNetwork:
     """Serves the network services of all hosts."""
 
-    def __init__(self, chassis: Chassis, memory: Memory, nft: Nft, settings: Settings) -> None:
+    def __init__(self, chassis: Chassis, memory: Lives, nft: Nft, settings: Settings) -> None:
         self._chassis = chassis
         self._memory = memory
         self._nft = nft

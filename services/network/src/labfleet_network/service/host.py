@@ -101,7 +101,7 @@ class HostNetwork:
         """Compare kernel and records whenever something moved, and every five seconds; for ever."""
         moved = asyncio.Event()
         memory = self._memory
-        for mirror in (memory.networks, memory.addresses, memory.containers, memory.observed):
+        for mirror in (memory.networks, memory.addresses, memory.containers):
             mirror.listen(lambda _key, _entry: moved.set())
         swept_s = 0.0
         while True:

@@ -15,21 +15,17 @@ from labfleet_proto.networks import AddressRecord, NetworkRecord
 
 
 @dataclass
-class Memory:
-    """Mirrors of what the network needs to know."""
+class Lives:
+    """Mirrors that tell which attempts of containers need their network."""
 
-    networks: Mirror[NetworkRecord]
-    addresses: Mirror[AddressRecord]
     containers: Mirror[ContainerRecord]
     observed: Mirror[Observation]
     hosts: Mirror[HostRecord]
 
     @classmethod
-    async def open(cls, chassis: Chassis) -> "Memory":
-        """Mirror all buckets that matter here."""
+    async def of(cls, chassis: Chassis) -> "Lives":
+        """Mirror what the fleet's entry needs to know."""
         return cls(
-            await chassis.mirror(buckets.NETWORKS),
-            await chassis.mirror(buckets.ADDRESSES),
             await chassis.mirror(buckets.CONTAINERS),
             await chassis.mirror(buckets.OBSERVED),
             await chassis.mirror(buckets.HOSTS),
@@ -64,3 +60,23 @@ class Memory:
     def records(self) -> dict[str, ContainerRecord]:
         """Container records by key."""
         return {key: entry.value for key, entry in self.containers.entries.items()}
+
+
+@dataclass
+class Memory(Lives):
+    """Mirrors of what the network service of a host needs to know."""
+
+    networks: Mirror[NetworkRecord]
+    addresses: Mirror[AddressRecord]
+
+    @classmethod
+    async def open(cls, chassis: Chassis) -> "Memory":
+        """Mirror all buckets that matter here."""
+        lives = await Lives.of(chassis)
+        return cls(
+            lives.containers,
+            lives.observed,
+            lives.hosts,
+            await chassis.mirror(buckets.NETWORKS),
+            await chassis.mirror(buckets.ADDRESSES),
+        )
