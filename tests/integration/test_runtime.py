@@ -86,6 +86,7 @@ class OneHost:
     netns: str
     layers: list[Path] = field(default_factory=list)
     made: list[ContainerId] = field(default_factory=list)
+    to_learn: str = ""
 
     def next_id(self) -> ContainerId:
         container = ContainerId(f"{one_host.NAME}-{secrets.token_hex(4)}")
@@ -104,16 +105,16 @@ class OneHost:
             volumes=(), hard_nofile=1024,
         )  # fmt: skip
         config = oci.build(spec, host, who)
-        self.runtime.write_config(container, config)
+        self.to_learn = self.runtime.write_config(container, config)
         return host, config
 
     async def create(self, *command: str, who: Identity = ROOT, **fields: Any) -> Container:
         spec = container_spec(command=command, **{"limits": LIMITS, **fields})
         container = self.next_id()
-        host, config = await self.prepare(container, spec, who)
+        host, _ = await self.prepare(container, spec, who)
         log = self.home / f"{container}.log"
         running = await self.runtime.create(container, log, spec)
-        self.runtime.learn_filter(container, config)
+        self.runtime.learn_filter(container, self.to_learn)
         self.cgroups.enter(container, running.pid)
         bundle = self.runtime.bundle_of(container)
         return Container(container, spec, host, bundle, log, running)

@@ -67,25 +67,30 @@ class Runtime:
         """Directory of a container's bundle, present or not."""
         return self.bundles / container
 
-    def write_config(self, container: ContainerId, config: dict[str, Any]) -> None:
-        """Write `config.json` into the bundle.
+    def write_config(self, container: ContainerId, config: dict[str, Any]) -> str:
+        """Write `config.json` into the bundle; return its filter if it is to be learnt, else nothing.
 
         crun compiles the seccomp document at each start, unless it is handed the filter that an
-        earlier start with the same document has left (ADR 0009).
+        earlier start with the same document has left (ADR 0009). Then the rules are left out: a
+        runtime that does not know the annotation would allow no call at all.
         """
-        compiled = self._filters.get(json.dumps(config["linux"].get("seccomp")))
+        linux = config["linux"]
+        wanted = linux.get("seccomp")
+        document = json.dumps(wanted) if wanted else ""
+        compiled = self._filters.get(document)
         if compiled is not None:
-            config = {**config, "annotations": {_COMPILED: compiled}}
+            refusal = {**wanted, "defaultAction": "SCMP_ACT_ERRNO", "syscalls": []}
+            linux = {**linux, "seccomp": refusal}
+            config = {**config, "linux": linux, "annotations": {_COMPILED: compiled}}
         (self.bundle_of(container) / "config.json").write_text(json.dumps(config))
+        return document if compiled is None else ""
 
-    def learn_filter(self, container: ContainerId, config: dict[str, Any]) -> None:
-        """Keep the filter that crun has compiled for a container just created."""
-        wanted = config["linux"].get("seccomp")
-        key = json.dumps(wanted)
-        if wanted and key not in self._filters:
+    def learn_filter(self, container: ContainerId, document: str) -> None:
+        """Keep the filter that crun has compiled of a document for a container just created."""
+        if document:
             with contextlib.suppress(FileNotFoundError):  # of another version of crun
                 filter_bytes = (self.root / container / "seccomp.bpf").read_bytes()
-                self._filters[key] = base64.b64encode(filter_bytes).decode()
+                self._filters[document] = base64.b64encode(filter_bytes).decode()
 
     async def create(
         self, container: ContainerId, log: Path, spec: ContainerSpec

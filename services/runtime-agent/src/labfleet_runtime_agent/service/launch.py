@@ -116,7 +116,7 @@ class Launch:
         ):
             namespaces = ({"user": userns} if userns else {}) | others
             shared = Shared(namespaces, await self._shared_memory(base))
-            config = await asyncio.to_thread(
+            to_learn = await asyncio.to_thread(
                 self._write_bundle, base, interface, volumes, who, shared
             )
             self._note("bundle", time.perf_counter() - began)
@@ -127,7 +127,7 @@ class Launch:
         self._note("create", time.perf_counter() - began)
         if not record.spec.shares_with_host("user"):
             user_namespaces.check_ids(running.pid, base)
-        self._tools.runtime.learn_filter(record.id, config)
+        self._tools.runtime.learn_filter(record.id, to_learn)
         began = time.perf_counter()
         await asyncio.to_thread(self._tools.cgroups.enter, record.id, running.pid)
         self._note("enter", time.perf_counter() - began)
@@ -315,7 +315,8 @@ class Launch:
         volumes: list[VolumeSource],
         who: Identity,
         shared: Shared,
-    ) -> dict[str, Any]:
+    ) -> str:
+        """Write the bundle; return the filter of system calls that is to be learnt."""
         record = self._record
         part = HostPart(
             rootfs=str(self._tools.files.snapshots.root_of(record.id)),
@@ -332,8 +333,7 @@ class Launch:
             power=host_power.host_power(record.spec),
         )
         config = oci.build(record.spec, part, who)
-        self._tools.runtime.write_config(record.id, config)
-        return config
+        return self._tools.runtime.write_config(record.id, config)
 
     async def undo(self, run: int) -> None:
         """Take away what runs or was made for a run; again is nothing.
