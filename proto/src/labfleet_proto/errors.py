@@ -1,23 +1,12 @@
-"""Errors that cross the bus: each has a stable `code` and travels as a `Problem`."""
+"""Errors that cross the bus: each has a stable `code` and travels as a `Problem`.
 
-from typing import ClassVar
+Without pydantic, which takes longer to load than a child of the runtime agent takes to unpack a small layer.
+"""
 
-from labfleet_proto.message import Message
+from typing import TYPE_CHECKING, ClassVar
 
-
-class Problem(Message):
-    """An error on the wire."""
-
-    code: str
-    message: str
-    retry_after_s: float | None = None
-
-    def to_error(self) -> "LabfleetError":
-        """Rebuild the error that was raised on the other side; an unknown code is an `InternalError`."""
-        kind = _BY_CODE.get(self.code, InternalError)
-        error = kind(self.message)
-        error.retry_after_s = self.retry_after_s
-        return error
+if TYPE_CHECKING:
+    from labfleet_proto.problem import Problem
 
 
 class LabfleetError(Exception):
@@ -30,8 +19,10 @@ class LabfleetError(Exception):
         self.message = message
         self.retry_after_s: float | None = None
 
-    def to_problem(self) -> Problem:
+    def to_problem(self) -> "Problem":
         """Return the form that crosses the bus."""
+        from labfleet_proto.problem import Problem  # noqa: PLC0415 - only who sends one needs it
+
         return Problem(code=self.code, message=self.message, retry_after_s=self.retry_after_s)
 
 
@@ -151,7 +142,7 @@ def _codes(kind: type[LabfleetError]) -> dict[str, type[LabfleetError]]:
     return found
 
 
-_BY_CODE: dict[str, type[LabfleetError]] = {
+BY_CODE: dict[str, type[LabfleetError]] = {
     **_codes(LabfleetError),
     InternalError.code: InternalError,
 }

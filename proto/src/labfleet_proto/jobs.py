@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Literal, TypeVar
 
-from labfleet_proto.errors import Problem
 from labfleet_proto.ids import HostId, JobId, TenantId
 from labfleet_proto.message import Message
+from labfleet_proto.problem import Problem
 
 Service = Literal["api", "scheduler", "image-store", "runtime-agent", "network"]
 

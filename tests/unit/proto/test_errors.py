@@ -8,9 +8,9 @@ from labfleet_proto.errors import (
     LabfleetError,
     NoRoomError,
     PermanentError,
-    Problem,
     TransientError,
 )
+from labfleet_proto.problem import Problem
 
 KINDS = [
     kind

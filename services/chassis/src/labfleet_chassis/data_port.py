@@ -20,9 +20,10 @@ from pydantic import JsonValue, ValidationError
 from labfleet_chassis.clock import Clock
 from labfleet_chassis.lent_socket import LentSocket
 from labfleet_chassis.logs import Log
-from labfleet_proto.errors import ForbiddenError, LabfleetError, Problem, UnavailableError
+from labfleet_proto.errors import ForbiddenError, LabfleetError, UnavailableError
 from labfleet_proto.ids import HostId, TenantId
 from labfleet_proto.message import Message
+from labfleet_proto.problem import Problem
 from labfleet_proto.streams import StreamRequest, Ticket
 
 _LONGEST_LINE = 64 << 10

@@ -9,7 +9,8 @@ import contextlib
 import struct
 
 from labfleet_chassis.data_port import ByteStream
-from labfleet_proto.errors import LabfleetError, Problem, UnavailableError
+from labfleet_proto.errors import LabfleetError, UnavailableError
+from labfleet_proto.problem import Problem
 
 _HEAD = struct.Struct("!I")
 _MOST = 4 << 20

@@ -1,7 +1,8 @@
 """Whether a container has reached its goal, as the fleet's memory shows it."""
 
 from labfleet_proto.containers import ContainerRecord, Goal, Observation, State
-from labfleet_proto.errors import LabfleetError, Problem
+from labfleet_proto.errors import LabfleetError
+from labfleet_proto.problem import Problem
 
 
 def is_reached(record: ContainerRecord, seen: Observation | None) -> bool:

@@ -17,8 +17,8 @@ from labfleet_proto.errors import (
     ConflictError,
     InvalidRequestError,
     LabfleetError,
-    Problem,
 )
+from labfleet_proto.problem import Problem
 from labfleet_proto.runtime import (
     STAT_PATH,
     PathStat,

@@ -11,7 +11,8 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from labfleet_proto.errors import InternalError, Problem
+from labfleet_proto.errors import InternalError
+from labfleet_proto.problem import Problem
 
 _BUFFER = 1 << 20
 

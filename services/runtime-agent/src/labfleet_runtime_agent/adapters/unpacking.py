@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from labfleet_chassis.tasks import TaskGroup
-from labfleet_proto.errors import InternalError, Problem, UnavailableError
+from labfleet_proto.errors import InternalError, UnavailableError
 from labfleet_proto.images import LayerRef
+from labfleet_proto.problem import Problem
 from labfleet_runtime_agent.adapters import unpack_layer
 from labfleet_runtime_agent.adapters.growing_blob import GrowingBlob
 
