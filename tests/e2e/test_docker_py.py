@@ -39,6 +39,7 @@ def test_exec_streams_and_codes(client: docker.DockerClient) -> None:
 def test_a_volume_is_seen_as_it_was_made(client: docker.DockerClient) -> None:
     made = client.api.create_volume("made")
     assert client.api.inspect_volume("made") == made
+    assert made in client.api.volumes()["Volumes"]
     client.api.remove_volume("made")
 
 

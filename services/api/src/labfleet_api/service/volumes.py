@@ -184,7 +184,7 @@ def router(fleet: Fleet) -> APIRouter:
 
     @routes.post("/volumes/create")
     async def create(request: Request) -> Response:
-        return answer(_inspected(await volumes.create(await read_body(request, VolumeBody))), 201)
+        return answer(_view(await volumes.create(await read_body(request, VolumeBody))), 201)
 
     @routes.post("/volumes/prune")
     async def prune(request: Request) -> Response:
@@ -195,7 +195,7 @@ def router(fleet: Fleet) -> APIRouter:
 
     @routes.get("/volumes/{name}")
     async def inspect(name: str) -> Response:
-        return answer(_inspected(volumes.find(name)))
+        return answer(_view(volumes.find(name)))
 
     @routes.delete("/volumes/{name}")
     async def remove(name: str, request: Request) -> Response:
@@ -229,12 +229,8 @@ def _view(record: VolumeRecord) -> dict[str, Any]:
         "Labels": record.labels,
         "Scope": "local",
         "Options": record.driver_opts or None,
+        "Status": {"host": record.home},
     }
-
-
-def _inspected(record: VolumeRecord) -> dict[str, Any]:
-    """As it is seen alone: with the host that has its files, once there is one."""
-    return {**_view(record), "Status": {"host": record.home}}
 
 
 def _matches(record: VolumeRecord, wanted: filters.Filters, users: list[str]) -> bool:
