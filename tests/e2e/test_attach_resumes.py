@@ -7,7 +7,9 @@ import select
 import subprocess
 import time
 
+import pytest
 from tests.farm.fleet import Fleet, until
+from tests.farm.raw_http import UPGRADE, asked
 
 AGENT = "runtime-agent-host1"
 ON_HOST1 = ("--label", "labfleet.constraint=host==host1")
@@ -40,6 +42,20 @@ def test_the_output_of_a_run_goes_on_after_two_kills(fleet: Fleet) -> None:
     assert lines == _expected()
     assert last == "no end"
     assert client.returncode == 7
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["started-at-once", "started-later"])
+def test_who_attached_before_the_start_hears_all(fleet: Fleet, *, is_back: bool) -> None:
+    fleet.docker("create", "--name", "box", *ON_HOST1, "busybox", "echo", "hello")
+    fleet.docker("start", "-a", "box")
+    target = "/containers/box/attach?stream=1&stdout=1&stderr=1"
+    with asked(fleet.plan.socket, "POST", target, headers=UPGRADE) as output:
+        assert output.status == 101
+        _kill_agent(fleet)
+        if is_back:
+            fleet.wait_ready()
+        fleet.docker("start", "box")
+        assert output.all() == b"\1\0\0\0\0\0\0\6hello\n"
 
 
 def test_several_who_attached_later_go_on(fleet: Fleet) -> None:

@@ -32,6 +32,8 @@ class LogPosition(Message):
     """Time of the file's first line: an inode may be used again."""
     offset: int = 0
     held: tuple[HeldLine, ...] = ()
+    after_run: int | None = None
+    """No later run than this one had begun: the next one's output stands here."""
 
 
 class AttachContainer(Message):

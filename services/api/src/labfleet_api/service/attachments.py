@@ -53,6 +53,8 @@ class Attached:
 
     async def _open(self, wish: AttachContainer) -> None:
         self._host = await self._stack.enter_async_context(self._fleet.stream(self._record, wish))
+        if position := self._host.detail.get("position"):
+            self._position = LogPosition.model_validate(position)
         if self._has_input_ended:
             InputWriter(self._host).write_eof()
         self._is_there.set()
@@ -83,9 +85,12 @@ class Attached:
         return b""
 
     def _may_resume(self) -> bool:
-        is_input_whole = self._sent == self._typed and self._is_stdin_kept
+        if self._position is None:
+            return False
+        is_stdin_open = self._is_stdin_kept or self._position.after_run is not None
+        is_input_whole = self._sent == self._typed and is_stdin_open
         has_no_input = not self._wish.with_stdin or self._has_input_ended
-        return self._position is not None and (has_no_input or is_input_whole)
+        return has_no_input or is_input_whole
 
     async def _resume(self) -> bool:
         """Open the stream again where it was cut; False if that cannot be, or the host stays away."""

@@ -61,7 +61,13 @@ class Attachment:
     """One client attached to one container, maybe before the container runs."""
 
     def __init__(
-        self, request: AttachContainer, stream: ByteStream, log: Path | None, *, is_tty: bool
+        self,
+        request: AttachContainer,
+        stream: ByteStream,
+        log: Path | None,
+        *,
+        is_tty: bool,
+        last_run: int = 0,
     ) -> None:
         self._stream = stream
         self._input = InputReader(stream)
@@ -72,6 +78,8 @@ class Attachment:
         self._is_resumed = request.resume is not None
         self._log = log if request.is_in_blocks else None
         """Where the output stands, too; None: nowhere, or nobody comes back for it."""
+        self._last_run = last_run
+        """Number of the newest run when the client came."""
         self._begins_at: LogPosition | None = None
         self._is_position_told = False
         self._keys = DetachKeys(bytes.fromhex(request.detach_keys)) if is_tty else None
@@ -114,6 +122,12 @@ class Attachment:
             await asyncio.wait({inward, outward}, return_when=asyncio.FIRST_COMPLETED)
             inward.cancel()
             outward.cancel()
+
+    def position(self) -> LogPosition | None:
+        """Where the output of the run that is waited for will stand; None if none is."""
+        if self._log is None or self._connected.is_set():
+            return None
+        return log_files.end_of(self._log).model_copy(update={"after_run": self._last_run})
 
     async def _carry_out(self) -> None:
         """Carry output until its end, or until the client takes no more."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from labfleet_chassis.data_port import Accept, ByteStream
 from labfleet_chassis.output_blocks import Kind, block
 from labfleet_proto.builds import BuildImage
+from labfleet_proto.containers import Observation, State
 from labfleet_proto.errors import InvalidRequestError, LabfleetError
 from labfleet_proto.image_streams import AddImage, LoadImages, PullImage, SaveImages
 from labfleet_proto.layers import ReadBlob
@@ -16,6 +17,7 @@ from labfleet_proto.streams import (
     AttachContainer,
     AttachExec,
     ExportFiles,
+    LogPosition,
     ReadArchive,
     ReadChanges,
     ReadLayer,
@@ -108,13 +110,19 @@ class Streams:
         tools, record = self._agent.tools, worker.record
         is_tty = record.spec.is_tty
         log = worker.log_file if record.spec.log.driver != "none" else None
-        attachment = Attachment(request, stream, log, is_tty=is_tty)
+        seen, is_new = worker.seen, request.resume is None
+        if request.resume is not None and _is_awaited(request.resume, seen):
+            request = request.model_copy(update={"resume": None})
+        last_run = 0 if seen is None else seen.run if seen.state >= State.RUNNING else seen.run - 1
+        attachment = Attachment(request, stream, log, is_tty=is_tty, last_run=last_run)
         if request.resume is not None and not (request.with_stdin and worker.is_running):
             attachment.cancel()  # its output comes out of the log
         elif request.is_live:
             worker.attach(attachment)
         try:
-            await accept({"is_tty": is_tty})
+            position = attachment.position()
+            where = position.model_dump(mode="json") if position is not None else None
+            await accept({"is_tty": is_tty, "position": where})
             if request.with_logs:
                 wanted = ReadLogs(
                     container=request.container,
@@ -127,7 +135,8 @@ class Streams:
                 rest = resuming.follow(worker, request, request.resume, stream.write)
                 await attachment.carry(rest)
             else:
-                await tools.emit(record, "attach")
+                if is_new:
+                    await tools.emit(record, "attach")
                 if request.is_live:
                     await attachment.carry()
         finally:
@@ -186,3 +195,10 @@ class Streams:
                 end = StreamEnd(error=exc.message, code=exc.code)
         await self._agent.tools.emit(worker.record, "extract-to-dir")
         await stream.write(end.model_dump_json().encode() + b"\n")
+
+
+def _is_awaited(position: LogPosition, seen: Observation | None) -> bool:
+    """Whether the run that a client waits for has not begun yet."""
+    if position.after_run is None:
+        return False
+    return seen is None or seen.run <= position.after_run or seen.state < State.RUNNING
