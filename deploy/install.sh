@@ -26,6 +26,7 @@ ldconfig -p | grep -q 'libnftables.so.1' || missing="$missing libnftables1"
 "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ "$kind" = dev ]; then
     need skopeo skopeo
+    need podman podman
     need docker-registry docker-registry # other registries of tests; its own service may be switched off
     need htpasswd apache2-utils
     need node nodejs
