@@ -22,6 +22,7 @@ need git git
 need ps procps
 need mmdebstrap mmdebstrap
 [ -x /bin/busybox ] && dpkg-query -W busybox-static >/dev/null 2>&1 || missing="$missing busybox-static"
+[ -x /usr/bin/tini-static ] || missing="$missing tini" # docker run --init
 ldconfig -p | grep -q 'libnftables.so.1' || missing="$missing libnftables1"
 "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ "$kind" = dev ]; then

@@ -1,5 +1,6 @@
 """Tenants with the unmodified docker command line over TLS: each sees only its own."""
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -262,32 +263,41 @@ def test_a_tenant_that_is_removed_leaves_nothing(fleet: Fleet, tmp_path: Path) -
     until_clean(fleet)  # its default network goes by itself
 
 
-@pytest.mark.parametrize("kind", ["network", "volume", "image", "blob"])
 def test_a_tenant_made_again_under_the_same_name_inherits_nothing(
-    fleet: Fleet, tmp_path: Path, kind: str
+    fleet: Fleet, tmp_path: Path
 ) -> None:
     """Refused for a moment, or made at once: nothing of the earlier one is there, nor is anything taken later."""
-    for folder in ("first", "again"):
-        (tmp_path / folder).mkdir()
-    first = Tenant.create(fleet, "dora", tmp_path / "first")
-    blob = _fill(first, kind)
-    fleet.labfleet("tenant", "rm", "--force", "dora")
-    removed_s = time.monotonic()
-    again = Tenant.create(fleet, "dora", tmp_path / "again")
-    try:
-        _check_is_empty(again, blob)
-        for env in (first.env, first.cert_env):
-            assert "not known" in fleet.docker("ps", code=1, env=env).err
-        with _registry(first) as client:
-            assert client.get("/_catalog").status_code == httpx.codes.UNAUTHORIZED
-        assert len(fleet.labfleet("token", "ls", "--tenant", "dora").out.splitlines()) == 2
-        again.docker("network", "create", "own")
-        again.docker("tag", "busybox", "own:1")
+    made = {}
+    for kind in ("network", "volume", "image", "blob"):
+        for folder in ("first", "again"):
+            (tmp_path / kind / folder).mkdir(parents=True)
+        first = Tenant.create(fleet, kind, tmp_path / kind / "first")
+        made[kind] = (first, _fill(first, kind))
+    with contextlib.ExitStack() as stack:
+        again = {}
+        for kind, (first, blob) in made.items():
+            fleet.labfleet("tenant", "rm", "--force", kind)
+            removed_s = time.monotonic()
+            tenant = again[kind] = Tenant.create(fleet, kind, tmp_path / kind / "again")
+            stack.callback(tenant.remove)
+            _check_is_empty(tenant, blob)
+            _check_is_locked_out(fleet, first)
+            assert len(fleet.labfleet("token", "ls", "--tenant", kind).out.splitlines()) == 2
+            tenant.docker("network", "create", "own")
+            tenant.docker("tag", "busybox", "own:1")
         until(lambda: time.monotonic() - removed_s > SWEEPS_S, 60)
-        assert again.docker("run", "--rm", "--network", "own", "own:1", "echo", "on").out == "on"
-    finally:
-        again.remove()
+        for tenant in again.values():
+            assert (
+                tenant.docker("run", "--rm", "--network", "own", "own:1", "echo", "on").out == "on"
+            )
     until_clean(fleet)
+
+
+def _check_is_locked_out(fleet: Fleet, tenant: Tenant) -> None:
+    for env in (tenant.env, tenant.cert_env):
+        assert "not known" in fleet.docker("ps", code=1, env=env).err
+    with _registry(tenant) as client:
+        assert client.get("/_catalog").status_code == httpx.codes.UNAUTHORIZED
 
 
 def _fill(tenant: Tenant, kind: str) -> str:

@@ -23,7 +23,11 @@ _NEEDED = {
     "nsenter": "util-linux",
     "ps": "procps",
 }
-_FOR_IMAGES = {"busybox": "busybox-static", "mmdebstrap": "mmdebstrap"}
+_USEFUL = {
+    "busybox": ("busybox-static", "`labfleet image bootstrap`"),
+    "mmdebstrap": ("mmdebstrap", "`labfleet image bootstrap`"),
+    "tini-static": ("tini", "`docker run --init`"),
+}
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,10 @@ def _programs() -> Iterator[Finding]:
             yield Finding("ok", f"{program} is installed")
         else:
             yield Finding("lack", f"{program} is missing", f"apt-get install {package}")
-    for program, package in _FOR_IMAGES.items():
+    for program, (package, user) in _USEFUL.items():
         if not shutil.which(program):
             yield Finding(
-                "hint",
-                f"{program} is missing: `labfleet image bootstrap` needs it",
-                f"apt-get install {package}",
+                "hint", f"{program} is missing: {user} needs it", f"apt-get install {package}"
             )
 
 
