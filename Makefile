@@ -6,6 +6,9 @@ HOSTS ?=
 ALL ?=
 PY := .venv/bin/python
 SOURCES := proto services cli tests
+QUICK := tests/unit tests/simulation tests/architecture
+REAL := tests/contract tests/integration tests/e2e
+# `make test` runs the quick ones beside the others, which wait more than they reckon.
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +29,10 @@ status: install ## services, hosts, containers
 	@.venv/bin/labfleet status --fleet $(FLEET)
 
 test: dev lint clients ## lint, types, and every test but the long ones
-	@$(PY) -m pytest -m "not long" --durations=10
+	@nice $(PY) -m pytest -q -m "not long" $(QUICK) > .quick.log 2>&1 & quick=$$!; \
+	trap 'kill $$quick 2>/dev/null' EXIT INT TERM; \
+	$(PY) -m pytest -m "not long" --durations=10 $(REAL); status=$$?; \
+	wait $$quick || status=1; cat .quick.log; exit $$status
 
 test-long: dev lint clients ## every test, with the ones that take longer
 	@$(PY) -m pytest --timeout 1800 -m "long or not long"
@@ -39,7 +45,7 @@ lint: dev ## style, types, walls between rooms, dependencies
 	@.venv/bin/deptry . > .lint.log 2>&1 || { cat .lint.log; exit 1; }
 
 unit: dev ## only the quick tests that need no other program
-	@$(PY) -m pytest -q tests/unit tests/simulation tests/architecture
+	@$(PY) -m pytest -q $(QUICK)
 
 e2e: dev ## only the tests that drive a fleet with the docker command line
 	@$(PY) -m pytest -q tests/e2e

@@ -263,6 +263,7 @@ def test_a_tenant_that_is_removed_leaves_nothing(fleet: Fleet, tmp_path: Path) -
     until_clean(fleet)  # its default network goes by itself
 
 
+@pytest.mark.long
 def test_a_tenant_made_again_under_the_same_name_inherits_nothing(
     fleet: Fleet, tmp_path: Path
 ) -> None:
