@@ -1,12 +1,14 @@
 """A refusal reaches who is still sending: the connection does not end under it."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 
 from labfleet_chassis import frames, logs
 from labfleet_chassis.clock import SystemClock
-from labfleet_chassis.data_port import Accept, ByteStream, DataPort, dial
+from labfleet_chassis.data_port import Accept, ByteStream, DataPort, StreamHandler, dial
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.ids import OPERATORS, HostId
 from labfleet_proto.image_streams import LoadImages
@@ -22,13 +24,20 @@ async def _serve(_ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
     await frames.refuse(stream, InvalidRequestError("enough"))
 
 
-async def test_who_is_refused_while_he_sends_hears_why() -> None:
-    port = DataPort(_serve, host=HOST, key=KEY, clock=SystemClock(), log=logs.get("test"))
+@contextlib.asynccontextmanager
+async def _called(serve: StreamHandler) -> AsyncIterator[ByteStream]:
+    """The client's side of a connection that `serve` answers."""
+    port = DataPort(serve, host=HOST, key=KEY, clock=SystemClock(), log=logs.get("test"))
     async with (
         port.listening("127.0.0.1", 0) as number,
         dial("127.0.0.1", number, LoadImages(), host=HOST, tenant=OPERATORS, key=KEY,
              clock=SystemClock()) as stream,
     ):  # fmt: skip
+        yield stream
+
+
+async def test_who_is_refused_while_he_sends_hears_why() -> None:
+    async with _called(_serve) as stream:
         for _ in range(40):
             await frames.send(stream, bytes(1 << 20))
         with pytest.raises(InvalidRequestError, match="enough"):
@@ -36,12 +45,7 @@ async def test_who_is_refused_while_he_sends_hears_why() -> None:
 
 
 async def test_who_never_stops_is_left_after_a_while() -> None:
-    port = DataPort(_patient, host=HOST, key=KEY, clock=SystemClock(), log=logs.get("test"))
-    async with (
-        port.listening("127.0.0.1", 0) as number,
-        dial("127.0.0.1", number, LoadImages(), host=HOST, tenant=OPERATORS, key=KEY,
-             clock=SystemClock()) as stream,
-    ):  # fmt: skip
+    async with _called(_patient) as stream:
         with pytest.raises(InvalidRequestError, match="enough"):
             await frames.receive(stream)
         async with asyncio.timeout(10):
