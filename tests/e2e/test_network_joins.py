@@ -1,6 +1,7 @@
 """Networks joined, left and pruned; subnets of one's own choice."""
 
 import json
+import subprocess
 import urllib.request
 
 from tests.farm.fleet import Fleet, until
@@ -108,6 +109,25 @@ def test_a_subnet_of_ones_own_choice(fleet: Fleet) -> None:
     fleet.kill_service(f"network-{host}")
     fleet.wait_ready()
     until(lambda: _asks(fleet, "n1", "n2") == "n2")
+
+
+def test_a_network_that_is_gone_leaves_no_link(fleet: Fleet) -> None:
+    """A router's way out would keep its route: the next network at the same addresses were cut off."""
+    inside = fleet.plan.hosts[0].namespace
+
+    def links() -> set[str]:
+        out = subprocess.run(["ip", "-n", inside, "-o", "link"],
+                             capture_output=True, text=True, check=True)  # fmt: skip
+        return {line.split(": ")[1] for line in out.stdout.splitlines()}
+
+    before = links()
+    fleet.docker("network", "create", "--subnet", "172.30.0.0/16", "lab")
+    fleet.docker("run", "-d", "--name", "box", "--network", "lab", "-p", "80", "--label",
+                 "labfleet.constraint=host==host1", "busybox", "sleep", "600")  # fmt: skip
+    assert len(links() - before) == 5  # bridge, tunnel, the router's two ends, the container's
+    fleet.docker("rm", "-f", "box")
+    fleet.docker("network", "rm", "lab")
+    until(lambda: links() <= before)
 
 
 def test_two_tenants_use_the_same_subnet_on_the_same_hosts(

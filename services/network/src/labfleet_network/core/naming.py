@@ -75,3 +75,13 @@ def transit(tag: str, network: NetworkId) -> str:
 def namespace(tag: str, container: ContainerId) -> str:
     """Name of a container's network namespace."""
     return f"{tag}-{container[:32]}"
+
+
+NETWORK_LINKS = (bridge, vxlan, lan, transit)
+"""Names of the links that a network has on a host; without a router only the first two."""
+
+
+def is_of_network(tag: str, name: str) -> bool:
+    """Whether a link is one of a network, not of a container."""
+    kinds = (BRIDGE, VXLAN, LAN, TRANSIT)
+    return len(name) == len(tag) + 1 + HEX and name.startswith(tuple(tag + kind for kind in kinds))

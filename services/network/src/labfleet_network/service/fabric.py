@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from labfleet_network.adapters.dns import DnsServer
@@ -156,7 +156,7 @@ class Fabric:
 
     async def _drop_unused(self, here: set[NetworkId]) -> None:
         """Take bridges away that no container here needs any more."""
-        tag, links = self._settings.tag, self._kernel.links
+        links = self._kernel.links
         async with self._lock:
             needed = here | self._in_use()
             for network in self._devices.keys() - needed:
@@ -164,8 +164,16 @@ class Fabric:
                 self._taught.pop(network, None)
                 self._dns.quiet(network)
                 await self.routers.drop(network)
-            keep = {name(tag, each) for each in needed for name in (naming.bridge, naming.vxlan)}
-            for kind in (naming.VXLAN, naming.BRIDGE):
-                for name in await asyncio.to_thread(links.names, f"{tag}{kind}"):
-                    if name not in keep and len(name) == len(tag) + 1 + naming.HEX:
-                        await asyncio.to_thread(links.delete, name)
+            for name in await asyncio.to_thread(self._links_of_others, needed):
+                await asyncio.to_thread(links.delete, name)
+
+    def _links_of_others(self, networks: Iterable[NetworkId]) -> list[str]:
+        """Links of the fleet on this host that belong to none of these networks."""
+        tag = self._settings.tag
+        known = {link(tag, each) for each in networks for link in naming.NETWORK_LINKS}
+        found = self._kernel.links.names(tag)
+        return sorted(name for name in found - known if naming.is_of_network(tag, name))
+
+    def leftovers(self) -> list[str]:
+        """Links of networks that the fleet does not know: a leak."""
+        return self._links_of_others(each.id for each in self._memory.networks.values())

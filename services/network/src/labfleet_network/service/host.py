@@ -156,6 +156,7 @@ class HostNetwork:
             for name in sorted(self._kernel.namespaces.names() - known)
             if not naming.is_router(tag, name)
         ]
+        found += [f"link {name} belongs to no network" for name in self._fabric.leftovers()]
         observed = self._memory.seen()
         for container in self.attempts.ports.published():
             seen = observed.get(container)

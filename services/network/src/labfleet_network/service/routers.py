@@ -5,6 +5,7 @@ Internet's. The router holds the gateway address, answers DNS there, and leads w
 the network's transit addresses, which are the fleet's own.
 """
 
+import asyncio
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -35,6 +36,8 @@ class Router:
     ports: Ports
     sockets: tuple[socket.socket, socket.socket]
     """For DNS on the gateway address, UDP and TCP."""
+    nft: Nft
+    """Lives in the router's namespace, and keeps it alive until it is closed."""
 
 
 class Routers:
@@ -55,6 +58,7 @@ class Routers:
 
     async def make(self, network: NetworkRecord, bridge: int, mtu: int) -> Router:
         """Make a network's router, in place of one of an earlier life. Raises InternalError."""
+        await self.drop(network.id)
         router = await self._kernel.in_thread(self._make, network, bridge, mtu)
         self._known[network.id] = router
         return router
@@ -100,17 +104,20 @@ class Routers:
             if pool is not None:  # there is no way out: who tries is told so at once
                 set_sysctl("ipv6/conf/all/forwarding", "1")
             nft = Nft()  # its netlink socket is of the namespace that it is made in
-            nft.run(firewall.router_table(is_open=not network.is_internal))
             try:
+                nft.run(firewall.router_table(is_open=not network.is_internal))
                 return nft, bound(network.gateway)
-            except OSError as exc:
-                raise InternalError(f"listen on {network.gateway}: {exc}") from exc
+            except (OSError, InternalError) as exc:
+                nft.close()
+                raise InternalError(f"router of network {network.name}: {exc}") from exc
 
         nft, sockets = kernel.namespaces.inside(name, inside)
-        return Router(own, Ports(nft, firewall.ROUTER, holds=False), sockets)
+        return Router(own, Ports(nft, firewall.ROUTER, holds=False), sockets, nft)
 
     async def drop(self, network: NetworkId) -> None:
         """Take a network's router away; absent is success."""
-        if self._known.pop(network, None) is not None:
+        router = self._known.pop(network, None)
+        if router is not None:
+            await asyncio.to_thread(router.nft.close)
             name = naming.router(self._settings.tag, network)
             await self._kernel.in_thread(self._kernel.namespaces.remove, name)
