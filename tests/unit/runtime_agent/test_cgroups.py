@@ -9,7 +9,7 @@ from tests.unit.proto.records import limits
 
 from labfleet_proto.errors import InternalError
 from labfleet_proto.runtime import ContainerStats, DeviceIo
-from labfleet_runtime_agent.adapters import cgroup_files
+from labfleet_runtime_agent.adapters import cgroup_files, cgroup_v1
 from labfleet_runtime_agent.adapters.cgroups import Cgroups, CgroupV1, CgroupV2, detect
 
 PARENT, NAME = "labfleet/h1", "c1"
@@ -257,15 +257,14 @@ def test_v1_memory_and_memory_with_swap_change_in_the_order_that_the_kernel_take
 ) -> None:
     """The second may never be the smaller one."""
     written: list[str] = []
-    whole = Path.write_text
 
-    def note(path: Path, text: str) -> int:
+    def note(path: Path, text: str) -> None:
         written.append(path.name)
-        return whole(path, text)
+        cgroup_files.write(path, text)
 
     groups = CgroupV1(v1, PARENT)
     groups.make(NAME, LIMITS)
-    monkeypatch.setattr(Path, "write_text", note)
+    monkeypatch.setattr(cgroup_v1, "write", note)
     groups.set_limits(NAME, limits(memory_bytes=128 << 20))
     assert written[:2] == ["memory.memsw.limit_in_bytes", "memory.limit_in_bytes"]
     written.clear()

@@ -43,10 +43,17 @@ _DEVICES = (
 )
 
 
+def _is_confined(group: Path) -> bool:
+    """Whether not all devices are allowed."""
+    try:
+        return not (group / "devices.list").read_text().startswith("a")
+    except FileNotFoundError:
+        return False
+
+
 def _confine_devices(group: Path) -> None:
     """Allow the listed devices only; a group that is confined already is left as it is."""
-    listed = group / "devices.list"
-    if listed.exists() and not listed.read_text().startswith("a"):
+    if _is_confined(group):
         return
     write(group / "devices.deny", "a")
     for rule in _DEVICES:
@@ -64,7 +71,7 @@ class CgroupV1:
     def _path(self, controller: str, name: str) -> Path:
         if controller == "devices" and (found := self._open_group(name)).is_dir():
             return found
-        return self.root / controller / self.parent / name
+        return Path(f"{self.root}/{controller}/{self.parent}/{name}")
 
     def _open_group(self, name: str) -> Path:
         """In the devices' hierarchy: nobody has more than its parent, so who has more has another parent."""
@@ -81,7 +88,7 @@ class CgroupV1:
             if controller == "devices":
                 # A new group takes its parent's list: one write for all containers of the host.
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if not child_names(path.parent):
+                if not _is_confined(path.parent) and not child_names(path.parent):
                     _confine_devices(path.parent)
             path.mkdir(parents=True, exist_ok=True)
             if controller == "cpuset":
@@ -181,13 +188,14 @@ class CgroupV1:
         return max(read_int(memory / "memory.usage_in_bytes") - cache, 0)
 
     def _inherit_cpuset(self, path: Path) -> None:
-        """A new cpuset is empty and admits nobody: copy from the top down."""
-        top = self.root / "cpuset"
-        for part in [*reversed(path.relative_to(top).parents), path.relative_to(top)][1:]:
-            for file in ("cpuset.cpus", "cpuset.mems"):
-                here = top / part / file
-                if not here.read_text().strip():
-                    here.write_text((top / part).parent.joinpath(file).read_text())
+        """A new cpuset is empty and admits nobody: copy from the one above, which may be new, too."""
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if not (path / file).read_text().strip():
+                above = (path.parent / file).read_text()
+                if not above.strip():
+                    self._inherit_cpuset(path.parent)
+                    above = (path.parent / file).read_text()
+                write(path / file, above)
 
     def enter_files(self, name: str) -> list[Path]:
         """`cgroup.procs` of every hierarchy."""
