@@ -16,6 +16,7 @@ from labfleet_api.core.subnets import (
     candidates,
     check_endpoint,
     gateway,
+    parts,
     refuse_overlap,
     subnet_key,
     vni_key,
@@ -110,6 +111,20 @@ def test_candidates_are_every_range_of_the_pool_once_whatever_the_start() -> Non
     assert all(each.subnet_of(POOL) for each in found)
 
 
+def test_a_wide_candidate_has_none_of_what_is_taken() -> None:
+    taken = {"10.100.17.0/24"}
+    found = [str(each) for each in islice(candidates(taken, 20, 20), 2)]
+    assert found == ["10.100.32.0/20", "10.100.48.0/20"]
+
+
+def test_a_subnet_of_the_pool_has_parts_and_any_other_none() -> None:
+    assert parts("10.100.7.0/24") == ["10.100.7.0/24"]
+    assert len(parts("10.100.16.0/20")) == 16
+    assert parts("10.100.16.0/20")[-1] == "10.100.31.0/24"
+    assert parts("10.100.7.0/30") == ["10.100.7.0/30"]
+    assert parts("192.168.0.0/16") == ["192.168.0.0/16"]
+
+
 def test_a_full_pool_has_no_candidate() -> None:
     taken = {str(each) for each in candidates(set(), 0)}
     assert list(candidates(taken, 5)) == []
@@ -120,7 +135,7 @@ def pool(**fields: Any) -> Addressing:
 
 
 def test_keys_of_claims() -> None:
-    assert subnet_key(IPv4Network("10.100.7.0/24")) == "net.10.100.7.0-24"
+    assert subnet_key("10.100.7.0/24") == "net.10.100.7.0-24"
     assert vni_key(7) == "vni.7"
 
 

@@ -11,6 +11,8 @@ from labfleet_proto.networks import ADDRESS_POOL, AddressPool, NetworkRecord
 
 POOL = ipaddress.IPv4Network(ADDRESS_POOL)
 PREFIX = 24
+DEFAULT_PREFIX = 20
+"""Of the operators' default network, where a whole class may run: 4094 addresses."""
 LARGEST_VNI = (1 << 24) - 1
 _SMALLEST = 30
 """Prefix of the smallest subnet that has an address beside its gateway's."""
@@ -25,19 +27,38 @@ class Addressing:
     """What a client asked of a network's addresses."""
 
     subnet: ipaddress.IPv4Network | None = None
+    prefix: int = PREFIX
+    """Without `subnet`: of the one that is taken out of the pool."""
     gateway: str = ""
     ip_range: str = ""
     aux_addresses: dict[str, str] = field(default_factory=dict)
     ipv6: AddressPool | None = None
 
 
-def candidates(taken: Collection[str], start: int) -> Iterator[ipaddress.IPv4Network]:
-    """Free /24s of the pool from number `start` on; a random start keeps concurrent callers apart."""
-    for step in range(COUNT):
-        number = int(POOL.network_address) + ((start + step) % COUNT << (32 - PREFIX))
-        network = ipaddress.IPv4Network((number, PREFIX))
-        if str(network) not in taken:
+def candidates(
+    taken: Collection[str], start: int, prefix: int = PREFIX
+) -> Iterator[ipaddress.IPv4Network]:
+    """Free subnets of the pool from its /24 of number `start` on, by the /24s that are taken.
+
+    A random start keeps concurrent callers apart.
+    """
+    count = 1 << (prefix - POOL.prefixlen)
+    first = start >> (PREFIX - prefix)
+    for step in range(count):
+        number = int(POOL.network_address) + ((first + step) % count << (32 - prefix))
+        network = ipaddress.IPv4Network((number, prefix))
+        if all(part not in taken for part in parts(str(network))):
             yield network
+
+
+def parts(subnet: str) -> list[str]:
+    """The /24s of a subnet of the pool, each claimed by itself; any other subnet alone."""
+    if subnet.endswith(f"/{PREFIX}"):
+        return [subnet]
+    network = ipaddress.IPv4Network(subnet)
+    if network.prefixlen > PREFIX or not network.subnet_of(POOL):
+        return [subnet]
+    return [str(part) for part in network.subnets(new_prefix=PREFIX)]
 
 
 def asked(pools: Sequence[IpamPool]) -> Addressing:
@@ -140,9 +161,9 @@ def gateway(network: ipaddress.IPv4Network, ip_range: str = "") -> str:
     return str(first + 1) if first == network.network_address else str(first)
 
 
-def subnet_key(network: ipaddress.IPv4Network) -> str:
-    """Key of the claim in `subnets`."""
-    return f"net.{network.network_address}-{network.prefixlen}"
+def subnet_key(network: str) -> str:
+    """Key of the claim of a /24 in `subnets`."""
+    return f"net.{network.replace('/', '-')}"
 
 
 def vni_key(vni: int) -> str:

@@ -25,7 +25,7 @@ from labfleet_proto.errors import (
     NotImplementedYetError,
     UnavailableError,
 )
-from labfleet_proto.ids import NetworkId
+from labfleet_proto.ids import OPERATORS, NetworkId
 from labfleet_proto.networks import DEFAULT_NETWORK, NetworkNameRecord, NetworkRecord, SubnetClaim
 
 _MAKE_LIMIT_S = 10.0
@@ -79,9 +79,11 @@ class Networks:
         for record in self._fleet.networks():
             if record.name == DEFAULT_NETWORK:
                 return record
+        wide = self._fleet.tenant == OPERATORS  # a class of many tenants has a network for each
+        size = subnets.DEFAULT_PREFIX if wide else subnets.PREFIX
         try:
             return await self._make(
-                DEFAULT_NETWORK, Addressing(), NetworkBody(Name=DEFAULT_NETWORK)
+                DEFAULT_NETWORK, Addressing(prefix=size), NetworkBody(Name=DEFAULT_NETWORK)
             )
         except ConflictError:  # another request makes it right now
             return await self._await_default()
@@ -160,7 +162,7 @@ class Networks:
     ) -> NetworkRecord:
         """Claim address range and VNI, noting them in `claims`, and store the network."""
         fleet = self._fleet
-        of_pool = await self._claim_subnet(network, claims)
+        of_pool = await self._claim_subnet(network, claims, asked.prefix)
         vni = await self._claim_vni(network, claims)
         with_router = asked.subnet is not None or bool(body.EnableIPv6)
         subnet = asked.subnet or of_pool
@@ -211,21 +213,38 @@ class Networks:
             await self._fleet.memory.networks.bucket.delete(record.id)
             raise
 
-    async def _claim_subnet(self, network: NetworkId, claims: list[str]) -> IPv4Network:
-        """A /24 of the pool that no other network has, nor lies in one of the tenant's own."""
-        taken = {each.transit or each.subnet for each in self._fleet.memory.networks.values()}
+    async def _claim_subnet(
+        self, network: NetworkId, claims: list[str], prefix: int = subnets.PREFIX
+    ) -> IPv4Network:
+        """A subnet of the pool that no other network has, nor lies in one of the tenant's own."""
+        everybodys = self._fleet.memory.networks.values()
+        taken = {part for each in everybodys for part in subnets.parts(each.transit or each.subnet)}
         own = [IPv4Network(each.subnet) for each in self._fleet.networks()]
-        for option in subnets.candidates(taken, self._choice.randrange(subnets.COUNT)):
+        for option in subnets.candidates(taken, self._choice.randrange(subnets.COUNT), prefix):
             if any(option.overlaps(each) for each in own):
                 continue
-            key = subnets.subnet_key(option)
+            if await self._claim_parts(network, claims, option):
+                return option
+        raise ConflictError(f"no /{prefix} of {subnets.POOL} is free")
+
+    async def _claim_parts(
+        self, network: NetworkId, claims: list[str], option: IPv4Network
+    ) -> bool:
+        """Claim a whole subnet; False if another has a part of it."""
+        bucket = self._fleet.memory.subnets
+        mine: list[str] = []
+        for part in subnets.parts(str(option)):
+            key = subnets.subnet_key(part)
             try:
-                await self._fleet.memory.subnets.create(key, SubnetClaim(network=network))
+                await bucket.create(key, SubnetClaim(network=network))
             except ExistsError:
-                continue
+                for each in mine:
+                    claims.remove(each)
+                    await bucket.delete(each)
+                return False
+            mine.append(key)
             claims.append(key)
-            return option
-        raise ConflictError(f"no /{subnets.PREFIX} of {subnets.POOL} is free")
+        return True
 
     async def _claim_vni(self, network: NetworkId, claims: list[str]) -> int:
         while True:
@@ -261,8 +280,9 @@ class Networks:
         """Take a network away that nobody uses, with all that it claimed."""
         memory = self._fleet.memory
         await memory.networks.bucket.delete(record.id)
-        for of_pool in filter(None, (record.transit, record.subnet)):
-            await self._give_back(subnets.subnet_key(IPv4Network(of_pool)), record.id)
+        ways = [record.transit, record.subnet] if record.transit else subnets.parts(record.subnet)
+        for of_pool in ways:
+            await self._give_back(subnets.subnet_key(of_pool), record.id)
         await memory.subnets.delete(subnets.vni_key(record.vni))
         await memory.network_names.delete(name_key(record.tenant, record.name))
         while record.id in memory.networks.entries:

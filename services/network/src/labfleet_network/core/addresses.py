@@ -76,8 +76,9 @@ def lowest_free(network: NetworkRecord, taken: AbstractSet[str]) -> str:
     subnet = IPv4Network(network.subnet)
     never = {network.gateway, *network.aux_addresses.values()}
     never |= {str(subnet.network_address), str(subnet.broadcast_address)}
-    for address in IPv4Network(where):
-        text = str(address)
+    whole = IPv4Network(where)
+    for number in range(int(whole.network_address), int(whole.broadcast_address) + 1):
+        text = ".".join(map(str, number.to_bytes(4)))  # a class may have taken hundreds
         if text not in never and text not in taken:
             return text
     raise NoRoomError(f"network {network.name}: no address is left in {where}")

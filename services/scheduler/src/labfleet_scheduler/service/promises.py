@@ -3,13 +3,14 @@
 import asyncio
 
 from labfleet_chassis.service import Chassis
-from labfleet_chassis.store import Bucket
+from labfleet_chassis.store import Bucket, Entry
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.buckets import container_key, name_key
 from labfleet_proto.containers import (
     ContainerRecord,
     NameRecord,
     Observation,
+    State,
 )
 from labfleet_proto.errors import StaleError
 from labfleet_proto.ids import TenantId
@@ -30,11 +31,17 @@ class Promises:
         self._memory = memory
 
     async def keep(self) -> None:
-        """Look at everything whenever something moved, and every five seconds; for ever."""
-        memory = self._memory
+        """Look at everything when a container was removed, and every five seconds; for ever.
+
+        Nobody waits for the rest, which is due some time after it came to be.
+        """
         moved = asyncio.Event()
-        for mirror in (memory.containers, memory.names, memory.observed):
-            mirror.listen(lambda _key, _entry: moved.set())
+
+        def on_observed(_key: str, entry: Entry[Observation] | None) -> None:
+            if entry is not None and entry.value.state is State.REMOVED:
+                moved.set()
+
+        self._memory.observed.listen(on_observed)
         while True:
             moved.clear()
             await self._pass()
