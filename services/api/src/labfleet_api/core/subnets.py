@@ -12,7 +12,7 @@ from labfleet_proto.networks import ADDRESS_POOL, AddressPool, NetworkRecord
 POOL = ipaddress.IPv4Network(ADDRESS_POOL)
 PREFIX = 24
 DEFAULT_PREFIX = 20
-"""Of the operators' default network, where a whole class may run: 4094 addresses."""
+"""Of the operators' default network, where a whole class may run: room for 4093."""
 LARGEST_VNI = (1 << 24) - 1
 _SMALLEST = 30
 """Prefix of the smallest subnet that has an address beside its gateway's."""
