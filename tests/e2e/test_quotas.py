@@ -6,6 +6,7 @@ import json
 import secrets
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -27,9 +28,17 @@ def eve(shared_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     made.remove()
 
 
-def limit(fleet: Fleet, stored_bytes: int, repositories: int) -> None:
+@pytest.fixture
+def fay(shared_fleet: Fleet, tmp_path: Path) -> Iterator[Tenant]:
+    """One who has nothing yet."""
+    made = Tenant.create(shared_fleet, "fay", tmp_path)
+    yield made
+    made.remove()
+
+
+def limit(fleet: Fleet, stored_bytes: int, repositories: int, whose: str = "eve") -> None:
     """Set both, without the command line's start."""
-    with_tenancy(fleet.plan, lambda tenancy: tenancy.limit("eve", stored_bytes, repositories))
+    with_tenancy(fleet.plan, lambda tenancy: tenancy.limit(whose, stored_bytes, repositories))
 
 
 def digest_of(data: bytes) -> str:
@@ -138,3 +147,29 @@ def test_repositories_are_counted_and_shown(fleet: Fleet, eve: Tenant) -> None:
     limit(fleet, 0, 0)
     until(lambda: eve.docker("tag", "busybox", "lab/four", code=None).code == 0, 5)
     assert "no size" in fleet.labfleet("tenant", "quota", "eve", "--storage", "much", code=1).out
+
+
+def test_pushes_at_once_are_counted_one_after_the_other(fleet: Fleet, fay: Tenant) -> None:
+    """Each would find room for one more repository before any of them is there."""
+    limit(fleet, 0, 2, "fay")
+    base = f"http://{fleet.plan.registry}/v2"
+    config = b"{}"
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    part = {"mediaType": "application/x", "digest": digest_of(config), "size": len(config)}
+    body = json.dumps(
+        {"schemaVersion": 2, "mediaType": kind, "config": part, "layers": []}
+    ).encode()
+    names = [f"lab/n{number}" for number in range(8)]
+    with httpx.Client(auth=("fay", fay.token)) as client, ThreadPoolExecutor(len(names)) as threads:
+
+        def upload(name: str) -> int:
+            params = {"digest": digest_of(config)}
+            answer = client.post(f"{base}/{name}/blobs/uploads/", params=params, content=config)
+            return answer.status_code
+
+        def put(name: str) -> int:
+            where, headers = f"{base}/{name}/manifests/1", {"Content-Type": kind}
+            return client.put(where, headers=headers, content=body).status_code
+
+        assert list(threads.map(upload, names)) == [201] * 8
+        assert sorted(threads.map(put, names)) == [201] * 2 + [403] * 6

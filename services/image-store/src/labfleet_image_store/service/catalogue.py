@@ -106,21 +106,24 @@ class Catalogue:
             if have != reference:
                 raise DigestMismatchError(f"digest invalid: the bytes are {have}, not {reference}")
         own = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        self.quotas.check(repository, {own: len(data), **dict.fromkeys(manifest.blobs)})
-        digest = await asyncio.to_thread(self.files.put, repository, data)
-        record = ManifestRecord(
-            repository=repository,
-            digest=digest,
-            media_type=manifest.media_type,
-            size_bytes=len(data),
-            pushed_by=caller_tenant(),
-            pushed_at_ns=self._clock.now_ns(),
-        )
-        try:
-            revision = await self.manifests.bucket.create(manifest_key(repository, digest), record)
-            await self.manifests.wait_for(revision)
-        except ExistsError:
-            self._parsed.setdefault(digest, manifest)  # pushed before: the same bytes
+        async with self.quotas.turn(repository):
+            self.quotas.check(repository, {own: len(data), **dict.fromkeys(manifest.blobs)})
+            digest = await asyncio.to_thread(self.files.put, repository, data)
+            record = ManifestRecord(
+                repository=repository,
+                digest=digest,
+                media_type=manifest.media_type,
+                size_bytes=len(data),
+                pushed_by=caller_tenant(),
+                pushed_at_ns=self._clock.now_ns(),
+            )
+            try:
+                revision = await self.manifests.bucket.create(
+                    manifest_key(repository, digest), record
+                )
+                await self.manifests.wait_for(revision)
+            except ExistsError:
+                self._parsed.setdefault(digest, manifest)  # pushed before: the same bytes
         if not references.is_digest(reference):
             await self.tag(repository, reference, digest)
         return digest, manifest
@@ -280,12 +283,16 @@ class Catalogue:
         Of an index that was fetched not all is there, and a name in it is no leave to read a blob.
         Raises QuotaExceededError.
         """
+        async with self.quotas.turn(repository):
+            self.quotas.check(repository, self._below(record, self.manifest(record.digest)))
+            await self._copy(record, repository)
+
+    async def _copy(self, record: ManifestRecord, repository: str) -> None:
         manifest = self.manifest(record.digest)
-        self.quotas.check(repository, self._below(record, manifest))
         for child in manifest.children:
             below = self.manifests.get(manifest_key(record.repository, Digest(child.digest)))
             if below is not None:
-                await self.copy(below, repository)
+                await self._copy(below, repository)
         await asyncio.to_thread(self._refer, record, manifest.blobs, repository)
         copy = record.model_copy(
             update={

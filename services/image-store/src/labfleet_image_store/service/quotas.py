@@ -5,7 +5,9 @@ pushed and that no manifest refers to yet counts for a while, too; an upload as 
 announced.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from labfleet_chassis.clock import Clock
@@ -75,6 +77,7 @@ class Quotas:
         """When a repository's blob was last received, in ns."""
         self._announced: dict[str, int] = {}
         """Bytes that uploads may come to, by id, while a request sends them."""
+        self._turns: dict[TenantId, asyncio.Lock] = {}
 
     # -- what there is
 
@@ -135,6 +138,16 @@ class Quotas:
         tenant = owner_of(repository)
         there = self._committed(tenant, self.holding(tenant), "")
         return Room(tenant, self._quota_of(tenant), there)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, repository: str) -> AsyncIterator[None]:
+        """From a `check` until its manifest is among the stored ones, for one request of a tenant at a time."""
+        tenant = owner_of(repository)
+        if not self._quota_of(tenant).is_set:
+            yield
+            return
+        async with self._turns.setdefault(tenant, asyncio.Lock()):
+            yield
 
     def check(self, repository: str, wanted: Mapping[str, int | None]) -> None:
         """Raise QuotaExceededError if a repository may not refer to some blobs.

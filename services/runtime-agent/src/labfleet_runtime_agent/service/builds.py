@@ -65,7 +65,7 @@ class Builds:
         except BuildFailedError as exc:
             await say(stream, error_document(exc))
         except LabfleetError as exc:
-            await frames.end(stream, exc)
+            await frames.refuse(stream, exc)  # it may still be sending its context
             return
         await frames.end(stream)
 
