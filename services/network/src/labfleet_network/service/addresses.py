@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -131,12 +131,22 @@ class Addresses:
     def mine(self, container: ContainerId, attempt: int) -> list[Claim]:
         """The container's addresses here, of this attempt or an older one, as the mirror has them."""
         return [
-            Claim(key, entry.revision, entry.value)
-            for key, entry in self._memory.addresses.entries.items()
-            if entry.value.container == container
-            and entry.value.host == self._me
-            and entry.value.attempt <= attempt
+            claim
+            for claim in self._here()
+            if claim.record.container == container and claim.record.attempt <= attempt
         ]
+
+    def every(self) -> dict[ContainerId, list[Claim]]:
+        """All addresses here, by container, as the mirror has them."""
+        found: dict[ContainerId, list[Claim]] = {}
+        for claim in self._here():
+            found.setdefault(claim.record.container, []).append(claim)
+        return found
+
+    def _here(self) -> Iterator[Claim]:
+        for key, entry in self._memory.addresses.entries.items():
+            if entry.value.host == self._me:
+                yield Claim(key, entry.revision, entry.value)
 
     async def renamed(self, claim: Claim, owner: ContainerRecord) -> Claim:
         """Write an address with its container's name of now; as it was if another wrote it meanwhile."""

@@ -341,10 +341,14 @@ class Attempts:
                 REPAIRS.labels("address").inc()
                 async with self.lock(container):
                     await self._release(container, attempt)
+        every = self.addresses.every()
         for container, each in list(self._allocated.items()):
             # A crash between claim and plug leaves an address beside the one that was claimed anew.
             kept = {claim.key for claim in each.claims}
-            if any(claim.key not in kept for claim in self.addresses.mine(container, each.attempt)):
+            there = every.get(container, ())
+            if any(
+                claim.key not in kept for claim in there if claim.record.attempt <= each.attempt
+            ):
                 async with self.lock(container):
                     await self._drop_strays(container)
 

@@ -29,6 +29,9 @@ from labfleet_proto.networks import (
 
 _PASS_EVERY_S = 5.0
 _SETTLE_S = 0.02
+_LONGEST_REST_S = 0.1
+_REST = 4
+"""So many times as long as a pass took it rests: a pass looks at all addresses, and a class may have a thousand."""
 
 
 class HostNetwork:
@@ -106,14 +109,16 @@ class HostNetwork:
         swept_s = 0.0
         while True:
             moved.clear()
-            is_full = self._chassis.clock.monotonic_s() - swept_s > _PASS_EVERY_S
+            began_s = self._chassis.clock.monotonic_s()
+            is_full = began_s - swept_s > _PASS_EVERY_S
             await self.reconcile(sweep=is_full)
+            took_s = self._chassis.clock.monotonic_s() - began_s
             if is_full:
-                swept_s = self._chassis.clock.monotonic_s()
+                swept_s = began_s + took_s
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PASS_EVERY_S):
                     await moved.wait()
-                    await asyncio.sleep(_SETTLE_S)
+                    await asyncio.sleep(min(max(_SETTLE_S, _REST * took_s), _LONGEST_REST_S))
 
     async def reconcile(self, *, sweep: bool = True) -> None:
         """One pass; with `sweep` also over the links of the kernel and what nobody released."""

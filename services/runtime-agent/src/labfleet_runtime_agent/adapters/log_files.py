@@ -36,24 +36,28 @@ def remove_all(path: Path) -> None:
         each.unlink(missing_ok=True)
 
 
-def keep_small(path: Path, control: Path, file_bytes: int, files: int) -> None:
+def keep_small(path: Path, control: Path, file_bytes: int, files: int) -> bool:
     """Begin a new file when this one is large enough, and delete the oldest. Again is harmless.
 
-    A rotation that a crash has cut is ended: the monitor is told again.
+    A rotation that a crash has cut is ended: the monitor is told again. Returns whether anything was done or is
+    awaited; if not, there is nothing to do before the file has grown or gone.
     """
     try:
         size = path.stat().st_size
     except FileNotFoundError:
         if rotated(path):
             _tell(control)
-        return
+        return True
     old = rotated(path)
-    for _, each in old[: max(0, len(old) - (files - 1))]:
+    excess = old[: max(0, len(old) - (files - 1))]
+    for _, each in excess:
         each.unlink(missing_ok=True)
-    if size >= file_bytes:
-        number = max(time.time_ns(), old[-1][0] + 1 if old else 0)
-        path.rename(path.with_name(f"{path.name}.{number}"))
-        _tell(control)
+    if size < file_bytes:
+        return bool(excess)
+    number = max(time.time_ns(), old[-1][0] + 1 if old else 0)
+    path.rename(path.with_name(f"{path.name}.{number}"))
+    _tell(control)
+    return True
 
 
 def _tell(control: Path) -> None:
