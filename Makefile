@@ -7,8 +7,8 @@ ALL ?=
 PY := .venv/bin/python
 SOURCES := proto services cli tests
 QUICK := tests/unit tests/simulation tests/architecture
-REAL := tests/contract tests/integration tests/e2e
-# `make test` runs the quick ones beside the others, which wait more than they reckon.
+PARTS := tests/contract tests/integration
+# `make test` runs these beside those that drive a fleet, which wait more than they reckon.
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,10 @@ status: install ## services, hosts, containers
 	@.venv/bin/labfleet status --fleet $(FLEET)
 
 test: dev lint clients ## lint, types, and every test but the long ones
-	@nice $(PY) -m pytest -q -m "not long" $(QUICK) > .quick.log 2>&1 & quick=$$!; \
-	trap 'kill $$quick 2>/dev/null' EXIT INT TERM; \
-	$(PY) -m pytest -m "not long" --durations=10 $(REAL); status=$$?; \
-	wait $$quick || status=1; cat .quick.log; exit $$status
+	@nice $(PY) -m pytest -q -m "not long" $(QUICK) $(PARTS) > .parts.log 2>&1 & parts=$$!; \
+	trap 'kill $$parts 2>/dev/null' EXIT INT TERM; \
+	$(PY) -m pytest -m "not long" --durations=10 tests/e2e; status=$$?; \
+	wait $$parts || status=1; cat .parts.log; exit $$status
 
 test-long: dev lint clients ## every test, with the ones that take longer
 	@$(PY) -m pytest --timeout 1800 -m "long or not long"
