@@ -37,6 +37,7 @@ _COMPILED = "run.oci.seccomp_bpf_data"
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _COMMAND_FAILED = re.compile(
     r"executable file .* not found|open executable: |exec container process"
+    r"|the path `.*` (exists but it is not executable|is not a regular file)"  # crun 1.15 and later
 )
 """Words of crun for a command that it cannot run; other missing files are faults of ours."""
 
@@ -248,8 +249,9 @@ class Runtime:
         return (self.root / container).exists() or self.bundle_of(container).exists()
 
     def known(self) -> set[str]:
-        """Containers of which there is state of crun, or a bundle."""
-        return {entry.name for place in (self.root, self.bundles) for entry in place.iterdir()}
+        """Containers of which there is state of crun, or a bundle; crun 1.15 and later keep a `.cache` there, too."""
+        entries = [entry.name for place in (self.root, self.bundles) for entry in place.iterdir()]
+        return {name for name in entries if not name.startswith(".")}
 
     async def version(self) -> str:
         """Such as `crun 1.8.1`."""
@@ -335,7 +337,7 @@ def failure(said: str, command: str) -> LabfleetError:
     """Turn the runtime's message into docker's words."""
     if "cgroups in hybrid mode" in said:
         return InternalError(f"crun: {said}: mount the missing v1 controllers (labfleet doctor)")
-    if not _COMMAND_FAILED.search(said):
+    if not _COMMAND_FAILED.search(said) and f"cannot open `{command}`" not in said:
         return InternalError(f"OCI runtime create failed: {said}")
     reason = "no such file or directory"
     if re.search(r"denied|not permitted", said, re.IGNORECASE):
