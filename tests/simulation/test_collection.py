@@ -436,7 +436,8 @@ def _interleave(directory: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> 
         raise
 
 
-@pytest.mark.parametrize("seed", range(12))
+# 1311: an image is deleted while a container of it is being created, and a pass comes before its record.
+@pytest.mark.parametrize("seed", [*range(12), 1311])
 def test_nothing_needed_is_lost_and_all_else_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -193,6 +193,13 @@ class BlobFiles:
             self.link(repository, digest)
         return True
 
+    def keep_on(self, repository: str, digests: Iterable[str]) -> None:
+        """Renew those of the references that there are, also to what is damaged. Blocks."""
+        for digest in digests:
+            with self._keeping:
+                if self.links.refers(repository, digest):
+                    self.links.renew(repository, digest, self._now_s())
+
     def unlink(self, repository: str, digest: str) -> bool:
         """Take the repository's reference away, durably; False if there was none. Blocks."""
         with self._keeping:

@@ -58,6 +58,11 @@ class Links:
         found = self._directory.glob(f"*/{digest.removeprefix('sha256:')}")
         return sorted(path.parent.name.replace("%", "/") for path in found)
 
+    def of(self, repository: str) -> list[str]:
+        """Digests of all that a repository refers to."""
+        folder = self._folder(repository)
+        return [f"sha256:{path.name}" for path in folder.iterdir()] if folder.is_dir() else []
+
     def all(self) -> list[Link]:
         """Every reference."""
         found = []

@@ -160,13 +160,25 @@ class Catalogue:
         await self._until_gone(self.tags, key)
 
     async def drop_manifest(self, repository: str, digest: Digest) -> None:
-        """Remove a manifest and the tags that point to it; its blobs stay for the collector."""
+        """Remove a manifest and the tags that point to it; its blobs stay for the collector, and for a while.
+
+        Who found the image just before, for a container, has that while to say that he needs it.
+        """
         for record in self.tags.values():
             if record.repository == repository and record.manifest_digest == digest:
                 await self.untag(repository, record.tag)
+        await asyncio.to_thread(self._keep_on, repository, digest)
         key = manifest_key(repository, digest)
         await self.manifests.bucket.delete(key)
         await self._until_gone(self.manifests, key)
+
+    def _keep_on(self, repository: str, digest: Digest) -> None:
+        needed: Iterable[str]
+        try:
+            needed = (digest, *self.manifest(digest).blobs)
+        except LabfleetError:  # it is damaged, so that any blob may be of it
+            needed = self.files.links.of(repository)
+        self.files.keep_on(repository, needed)
 
     async def _until_gone(self, mirror: "Mirror[Any]", key: str) -> None:
         while key in mirror.entries:
