@@ -37,7 +37,8 @@ def run(argv: list[str], *, text: str = "") -> str:
         argv, input=text, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise MachineError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
+        said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+        raise MachineError(f"{' '.join(argv)}: {said}")
     return done.stdout
 
 

@@ -25,3 +25,13 @@ def test_a_damaged_stream_is_bad_input(pack: Callable[[bytes], bytes]) -> None:
             checked_read(inflated(io.BytesIO(bytes(damaged))), 1 << 20)
     with pytest.raises(InvalidRequestError, match="damaged"):
         checked_read(inflated(io.BytesIO(bytes(whole[:-8]))), 1 << 20)
+
+
+def test_a_gzip_whose_inside_is_no_deflate_is_refused_in_words() -> None:
+    """A library of its own says so by an error of its own."""
+    broken = bytes.fromhex(
+        "1f8b0800ea040e6b02ff12ceb10d80301003c01f850d8884c23ebf4212f607893694"
+        "2990ee1abbb3738fe5caeb2b27fd3c4a8dade6fa6f71f591ed990c00000000000000000000"
+    )
+    with pytest.raises(InvalidRequestError, match="archive: damaged"):
+        checked_read(inflated(io.BytesIO(broken)), 1 << 20)

@@ -15,7 +15,26 @@ _XZ = b"\xfd7zXZ\x00"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _WINDOW = 1 << 27
 _LEVEL = 1
-DAMAGE = (zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, gzip.BadGzipFile)
+
+
+def _fast() -> tuple[Any, Any]:
+    """The libraries that read gzip files, and make and read what is in them."""
+    try:
+        from isal import igzip, isal_zlib  # noqa: PLC0415 - five times faster where it is installed
+    except ImportError:
+        return gzip, zlib
+    return igzip, isal_zlib
+
+
+_GZIP, _ZLIB = _fast()
+DAMAGE = (
+    zlib.error,
+    _ZLIB.error,
+    lzma.LZMAError,
+    zstandard.ZstdError,
+    EOFError,
+    gzip.BadGzipFile,
+)
 
 
 def inflated(source: IO[bytes]) -> IO[bytes]:
@@ -23,7 +42,7 @@ def inflated(source: IO[bytes]) -> IO[bytes]:
     peekable = source if isinstance(source, io.BufferedReader) else _buffered(source)
     head = peekable.peek(6)[:6]
     if head.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", _gzip().GzipFile(fileobj=peekable, mode="rb"))
+        return cast("IO[bytes]", _GZIP.GzipFile(fileobj=peekable, mode="rb"))
     if head.startswith(b"BZh"):
         return cast("IO[bytes]", bz2.BZ2File(peekable))
     if head.startswith(_XZ):
@@ -38,25 +57,11 @@ def _buffered(source: IO[bytes]) -> io.BufferedReader:
     return io.BufferedReader(cast("io.RawIOBase", source), 1 << 18)
 
 
-def _gzip() -> Any:
-    """The library that reads gzip files."""
-    try:
-        from isal import igzip  # noqa: PLC0415 - five times faster where it is installed
-    except ImportError:
-        return gzip
-    return igzip
-
-
 class Deflater:
     """Makes one gzip member, the same for the same bytes."""
 
     def __init__(self) -> None:
-        try:
-            from isal import isal_zlib  # noqa: PLC0415 - five times faster where it is installed
-
-            self._deflate: Any = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, 31)
-        except ImportError:
-            self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
+        self._deflate: Any = _ZLIB.compressobj(_LEVEL, zlib.DEFLATED, 31)
 
     def compress(self, data: bytes) -> bytes:
         """Compress some bytes."""
