@@ -55,6 +55,17 @@ def test_steps_are_numbered_over_all_stages_and_shown_as_they_were_written() -> 
         assert said.image == B
 
 
+def test_newer_builders_say_twelve_digits_of_an_id() -> None:
+    output = (
+        "STEP 1/3: FROM 0\nSTEP 2/3: RUN printf a\na--> aaaaaaaaaaaa\n"
+        f"STEP 3/3: COPY f /\nCOMMIT\n--> bbbbbbbbbbbb\n{B}\n"
+    )
+    said = translator("FROM busybox\nRUN printf a\nCOPY f /\n")
+    lines = built(said, output, cut=7).splitlines()
+    assert lines[-3:] == [" ---> aaaaaaaaaaaa", "Step 3/3 : COPY f /", " ---> bbbbbbbbbbbb"]
+    assert said.image == B
+
+
 def test_what_is_cached_and_what_a_base_wants_first() -> None:
     output = (
         f"STEP 1/2: FROM 0\nSTEP 2/4: RUN one\n--> Using cache {A}\n--> aaaaaaaaaaa\n"

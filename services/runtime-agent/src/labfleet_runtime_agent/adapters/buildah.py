@@ -62,7 +62,7 @@ class Room:
         return self.path / "fetched"
 
     def full_id(self, short: str) -> str:
-        """The id of an image of the cache, of which the builder says eleven digits only."""
+        """The id of an image of the cache, of which the builder says eleven or twelve digits only."""
         found = sorted((self.storage / "overlay-images").glob(f"{short}*"))
         return found[0].name if found else short
 

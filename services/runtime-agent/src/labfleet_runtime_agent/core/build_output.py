@@ -24,7 +24,8 @@ from labfleet_runtime_agent.core.dockerfile import Recipe, Step
 from labfleet_runtime_agent.core.dockerfile_rules import is_unseen
 
 _CACHED = re.compile(r"--> Using cache ([0-9a-f]{64})")
-_MADE = re.compile(r"(.*)--> ([0-9a-f]{11})", re.DOTALL)
+_MADE = re.compile(r"(.*)--> ([0-9a-f]{11,12})", re.DOTALL)
+"""Eleven digits of an id up to buildah 1.28 of Debian 12, twelve in 1.39 of Debian 13."""
 _WHOLE_ID = re.compile(r"[0-9a-f]{64}")
 _LOGGED = re.compile(r'time="[^"]*" level=\w+ msg=.*')
 _MOUNTS = "retrieving list of mounts"
@@ -78,7 +79,7 @@ class Translator:
             labels: Added at its end, each as one more step.
             key: Names the build; what a step runs in is named after it.
             is_cached: Whether the cache may be used.
-            full_id: Finds the twelve digits of an id of which eleven are known.
+            full_id: Finds the twelve digits of an id of which eleven or all are known.
         """
         self._recipe = recipe
         self._bases = bases
