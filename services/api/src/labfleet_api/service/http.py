@@ -51,7 +51,7 @@ def problem(status: int, message: str) -> Response:
 
 
 async def read_body(request: Request, model: type[B], most: int = MOST_BODY) -> B:
-    """Read and check a JSON body; an empty one is an empty object.
+    """Read and check a JSON body; an empty one and `null` are an empty object, as for Go's decoder.
 
     Raises InvalidRequestError naming field and rule, BodyTooLargeError.
     """
@@ -61,8 +61,9 @@ async def read_body(request: Request, model: type[B], most: int = MOST_BODY) -> 
         if len(got) > most:
             raise BodyTooLargeError(f"the body is larger than {most} bytes")
     check_content_type(request.headers.get("content-type"), has_body=bool(got))
+    says_nothing = got.strip() == b"null" or not got
     try:
-        return model.model_validate_json(bytes(got) or b"{}")
+        return model.model_validate_json(b"{}" if says_nothing else bytes(got))
     except ValidationError as exc:
         if exc.errors(include_url=False)[0]["type"] == "json_invalid":
             raise json_problem(bytes(got)) from exc
