@@ -18,7 +18,7 @@ _DRAIN_STEP_S = 0.01
 def write(path: Path, value: str) -> None:
     """Write one value. Raises InternalError naming the file that refused.
 
-    In one call of the kernel: a start writes two dozen of these.
+    Without the layers of a text file: a start writes two dozen of these.
     """
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
