@@ -1,6 +1,6 @@
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.timeout(240))
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="a fleet needs root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what the services say of it: their logs go with the fleet."""
+    report = yield
+    fleet = getattr(item, "funcargs", {}).get("shared_fleet")
+    if report.failed and isinstance(fleet, Fleet):
+        report.sections.append(("complaints of the services", fleet.complaints()))
+    return report
 
 
 @pytest.fixture(scope="session")

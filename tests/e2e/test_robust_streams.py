@@ -92,6 +92,12 @@ ABORTS: tuple[Callable[[Fleet], None], ...] = (
 )  # fmt: skip
 
 
+def _lives(fleet: Fleet) -> dict[str, int]:
+    """The processes that serve, and how many errors they have written down."""
+    errors = sum(fleet.log_of(name).count('"level": "error"') for name in SERVICES)
+    return {name: fleet.service_pid(name) for name in SERVICES} | {"errors": errors}
+
+
 def _abort_many(fleet: Fleet, each: int) -> None:
     """So many of every kind, four at a time."""
     work = [abort for abort in ABORTS for _ in range(each)]
@@ -115,7 +121,7 @@ def _abort_many(fleet: Fleet, each: int) -> None:
 def _check_nothing_stays(fleet: Fleet, each: int) -> None:
     _abort_many(fleet, 1)  # what is made once, such as connections to the bus, is there now
     until(lambda: _counts(fleet)[f"children of runtime-agent-{HOST}"] <= 2, 30)
-    before = _counts(fleet)
+    before, lives = _counts(fleet), _lives(fleet)
     _abort_many(fleet, each)
     slack = 4
     until(
@@ -123,6 +129,7 @@ def _check_nothing_stays(fleet: Fleet, each: int) -> None:
         150,  # children that were begun for nobody still have to start before they see that
         0.2,
     )
+    assert _lives(fleet) == lives
     assert fleet.docker("exec", "box", "echo", "alive").out == "alive"
     assert [line.split()[-1] for line in fleet.docker("top", "box", "-eo", "pid,args").out.splitlines()] == [
         "COMMAND", "sh",

@@ -19,6 +19,8 @@ from labfleet_cli.fleet_plan import FleetPlan
 
 LABFLEET = str(Path(sys.executable).parent / "labfleet")
 _PREFIX = "lftest-"
+_LAST_LINES = 20
+_MOST_OF_A_LINE = 600
 
 
 def sweep_leftovers() -> None:
@@ -143,6 +145,19 @@ class Fleet:
         """Pid of a supervised process; 0 while it is down."""
         rows = json.loads((self.plan.run_dir / "services.json").read_text())
         return next(row["pid"] for row in rows if row["name"] == name)
+
+    def log_of(self, name: str) -> str:
+        """All that one of our processes has written down."""
+        return (self.plan.state_dir / "log" / f"{name}.log").read_text(errors="replace")
+
+    def complaints(self) -> str:
+        """What our processes last called an error, with what they wrote when they broke down."""
+        found = []
+        for path in sorted((self.plan.state_dir / "log").glob("*.log")):
+            lines = self.log_of(path.stem).splitlines()
+            errors = [line for line in lines if '"level": "error"' in line or line[:1] not in "{["]
+            found += [f"{path.stem}: {line[-_MOST_OF_A_LINE:]}" for line in errors[-_LAST_LINES:]]
+        return "\n".join(found)
 
     def kill_service(self, name: str) -> int:
         """Kill -9 one of our processes; return its pid."""

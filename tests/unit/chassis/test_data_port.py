@@ -1,11 +1,12 @@
 """The data port: tickets and byte streams."""
 
 import asyncio
+import errno
 import gc
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -262,9 +263,55 @@ async def test_a_stream_whose_client_has_half_closed_is_not_collected() -> None:
         assert await stream.read() == b""
 
 
-@pytest.mark.parametrize(
+on_both_loops = pytest.mark.parametrize(
     "policy", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
+
+
+@on_both_loops
+def test_what_is_written_to_a_connection_that_was_reset_is_a_connection_error(
+    policy: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    raised: list[type[BaseException]] = []
+
+    async def late(_ticket: Ticket, stream: ByteStream, accept: Accept) -> None:
+        await accept({})
+        while len(raised) < 3:
+            try:
+                await stream.write(b"x")
+            except Exception as exc:  # noqa: BLE001 - which it is, is the question
+                raised.append(type(exc))
+            await asyncio.sleep(0.01)
+        done.set()
+
+    async def reset() -> None:
+        async with serving(late) as port, dialled(port) as stream:
+            stream.writer.transport.abort()
+            await done.wait()
+
+    done = asyncio.Event()
+    with asyncio.Runner(loop_factory=policy) as runner:
+        runner.run(reset())
+    assert all(issubclass(kind, ConnectionError) for kind in raised), raised
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ECONNRESET])
+@pytest.mark.parametrize(
+    "read", [ByteStream.read, ByteStream.read_line, lambda stream: stream.read_exactly(4)]
+)
+async def test_what_the_kernel_says_of_a_lost_peer_is_a_connection_error(
+    read: Callable[[ByteStream], Awaitable[bytes]], number: int
+) -> None:
+    async with strange_peer(b"") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        stream = ByteStream(reader, writer)
+        reader.set_exception(OSError(number, os.strerror(number)))
+        with pytest.raises(ConnectionError):
+            await read(stream)
+        await stream.close()
+
+
+@on_both_loops
 def test_lent_sockets_lose_nothing_of_what_the_loop_has_read(
     policy: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from labfleet_chassis import logs, process
 from labfleet_chassis.process import ProgramFailedError
-from labfleet_chassis.supervise import supervise
+from labfleet_chassis.supervise import alone, supervise
 from labfleet_proto.errors import IllegalTransitionError, UnavailableError
 
 
@@ -44,6 +44,16 @@ async def test_an_illegal_transition_ends_the_loop() -> None:
 
     with pytest.raises(IllegalTransitionError):
         await supervise("test", loop, logs.get("test"))
+
+
+async def test_what_fails_alone_ends_nothing_else() -> None:
+    async def work() -> None:
+        raise RuntimeError("the handler is closed")
+
+    async with asyncio.TaskGroup() as tasks:
+        failing = tasks.create_task(alone("test", work(), logs.get("test")))
+        other = tasks.create_task(asyncio.sleep(0.01, "done"))
+    assert (failing.result(), other.result()) == (None, "done")
 
 
 async def test_cancellation_passes_through() -> None:

@@ -30,6 +30,7 @@ from labfleet_chassis.clock import Clock
 from labfleet_chassis.logs import Log
 from labfleet_chassis.mirror import Mirror
 from labfleet_chassis.store import Bucket, open_bucket, translated
+from labfleet_chassis.supervise import alone
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto import subjects
 from labfleet_proto.buckets import BucketDef
@@ -137,7 +138,8 @@ class Bus:
 
         async def on_message(message: Msg) -> None:
             await self._slots.acquire()
-            answering = self._tasks.create_task(self._answer(kind, handler, message))
+            answer = self._answer(kind, handler, message)
+            answering = self._tasks.create_task(alone("job", answer, self._log))
             self._at_hand.add(answering)
             answering.add_done_callback(self._at_hand.discard)
 

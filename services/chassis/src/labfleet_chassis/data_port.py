@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from pydantic import JsonValue, ValidationError
 
@@ -47,22 +47,42 @@ class StreamReply(Message):
 
 
 class ByteStream:
-    """Both directions of one connection."""
+    """Both directions of one connection; however it broke, that is a ConnectionError here.
+
+    asyncio lets through what the kernel says of a peer that was cut off (ETIMEDOUT, EHOSTUNREACH), and
+    uvloop raises RuntimeError for a connection that the peer has reset a moment before.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
+        self._reader = reader
         self.writer = writer
         self.detail: dict[str, JsonValue] = {}
         _end_when_cut_off(writer)
 
     async def read(self, most: int = 65_536) -> bytes:
         """Return at least one byte, or none at the peer's half-close. Raises ConnectionError."""
-        return await self.reader.read(most)
+        with _broken():
+            return await self._reader.read(most)
+
+    async def read_exactly(self, count: int) -> bytes:
+        """Return so many bytes. Raises ConnectionError, also when they end before."""
+        with _broken(asyncio.IncompleteReadError):
+            return await self._reader.readexactly(count)
+
+    async def read_line(self) -> bytes:
+        """Return a line with its end, none at the peer's half-close. Raises ConnectionError, ValueError."""
+        with _broken():
+            return await self._reader.readline()
+
+    def at_end(self) -> bool:
+        """Whether the peer has half-closed and nothing of it is left to read."""
+        return self._reader.at_eof()
 
     async def write(self, data: bytes) -> None:
         """Write and wait while the peer is slow. Raises ConnectionError."""
-        self.writer.write(data)
-        await self.writer.drain()
+        with _broken(RuntimeError):
+            self.writer.write(data)
+            await self.writer.drain()
 
     @contextlib.asynccontextmanager
     async def lend(self) -> AsyncIterator[LentSocket]:
@@ -72,12 +92,14 @@ class ByteStream:
         """
         transport = self.writer.transport
         transport.set_write_buffer_limits(0)  # to drain is then to hand all to the kernel
-        await self.writer.drain()
+        with _broken():
+            await self.writer.drain()
         if transport.is_closing():
             raise ConnectionResetError("the peer is gone")
         transport.pause_reading()  # type: ignore[attr-defined]
-        self.reader.feed_eof()
-        received = await self.reader.read()
+        self._reader.feed_eof()
+        with _broken():
+            received = await self._reader.read()
         transport.pause_reading()  # type: ignore[attr-defined] # the reader goes on once it has room
         link = LentSocket(transport.get_extra_info("socket").fileno(), received)
         try:
@@ -96,6 +118,17 @@ class ByteStream:
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
+
+
+@contextlib.contextmanager
+def _broken(kind: type[Exception] = OSError) -> Iterator[None]:
+    """Raise ConnectionError for each way in which a connection breaks."""
+    try:
+        yield
+    except ConnectionError:
+        raise
+    except (OSError, kind) as exc:
+        raise ConnectionResetError(str(exc)) from exc
 
 
 def _end_when_cut_off(writer: asyncio.StreamWriter) -> None:
@@ -189,7 +222,7 @@ async def _answer(stream: ByteStream, ticket: bytes, peer: str, silence_s: float
         await stream.write(ticket + b"\n")
         while line == b"\n":
             async with asyncio.timeout(silence_s):
-                line = await stream.reader.readline()
+                line = await stream.read_line()
         if not line:
             raise UnavailableError(f"{peer}: closed before its answer")
         return StreamReply.model_validate_json(line)

@@ -63,9 +63,9 @@ async def receive(stream: ByteStream) -> bytes:
 
 async def _frame(stream: ByteStream) -> bytes:
     try:
-        (size,) = _HEAD.unpack(await stream.reader.readexactly(_HEAD.size))
+        (size,) = _HEAD.unpack(await stream.read_exactly(_HEAD.size))
         if size > _MOST:
             raise UnavailableError(f"a frame of {size} bytes is no frame")
-        return await stream.reader.readexactly(size) if size else b""
-    except (EOFError, ConnectionError) as exc:  # IncompleteReadError is an EOFError
+        return await stream.read_exactly(size) if size else b""
+    except ConnectionError as exc:
         raise UnavailableError("the other side went away before the end") from exc

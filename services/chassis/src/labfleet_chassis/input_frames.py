@@ -4,7 +4,6 @@ Each frame is a length, big-endian 32 bits, and as many bytes; one without bytes
 half-close would look the same as a client that is gone, until the next write to it fails. Output is raw.
 """
 
-import asyncio
 import struct
 
 from labfleet_chassis.data_port import ByteStream
@@ -40,21 +39,18 @@ class InputReader:
     """The host's side."""
 
     def __init__(self, stream: ByteStream) -> None:
-        self._reader = stream.reader
+        self._stream = stream
         self._left = 0
 
     async def read(self) -> bytes:
         """Return input, none at its end. Raises ConnectionError when the client is gone."""
-        try:
-            if self._left == 0:
-                (self._left,) = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
-        except asyncio.IncompleteReadError as exc:
-            raise ConnectionResetError("the client is gone") from exc
+        if self._left == 0:
+            (self._left,) = _HEAD.unpack(await self._stream.read_exactly(_HEAD.size))
         if self._left > _LONGEST:
             raise ConnectionResetError(f"a frame of {self._left} bytes")
         if self._left == 0:
             return b""
-        data = await self._reader.read(min(self._left, _READ))
+        data = await self._stream.read(min(self._left, _READ))
         if not data:
             raise ConnectionResetError("the client is gone")
         self._left -= len(data)
@@ -63,7 +59,7 @@ class InputReader:
     async def gone(self) -> None:
         """After the input's end, wait until the client is gone."""
         try:
-            while await self._reader.read(_READ):
+            while await self._stream.read(_READ):
                 pass
         except ConnectionError:
             return

@@ -25,7 +25,9 @@ STORE_WRITE_DURATION = Histogram(
 BUS_CONNECTED = Gauge("labfleet_bus_connected", "1 while connected to NATS.")
 BUS_RECONNECTS = Counter("labfleet_bus_reconnects_total", "Reconnections to NATS.")
 LOOP_FAILURES = Counter(
-    "labfleet_loop_failures_total", "Times a supervised loop failed and was restarted.", ("loop",)
+    "labfleet_loop_failures_total",
+    "Times a supervised loop failed and was restarted, or a task of its own failed.",
+    ("loop",),
 )
 
 

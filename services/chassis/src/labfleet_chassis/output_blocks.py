@@ -36,8 +36,8 @@ def block(kind: Kind, payload: bytes = b"") -> bytes:
 
 
 async def read_block(stream: ByteStream) -> tuple[Kind, bytes]:
-    """Return the next block. Raises ConnectionError, IncompleteReadError for a stream that was cut."""
-    number, size = _HEAD.unpack(await stream.reader.readexactly(_HEAD.size))
+    """Return the next block. Raises ConnectionError for a stream that was cut."""
+    number, size = _HEAD.unpack(await stream.read_exactly(_HEAD.size))
     if number not in _KINDS or size > _LONGEST:
         raise ConnectionResetError(f"a block of kind {number} and {size} bytes")
-    return _KINDS[number], await stream.reader.readexactly(size)
+    return _KINDS[number], await stream.read_exactly(size)

@@ -1,4 +1,4 @@
-"""Loops that may fail alone: logged, counted, restarted with a pause that grows."""
+"""Work that may fail alone, logged and counted; loops are run again, with a pause that grows."""
 
 import asyncio
 import time
@@ -35,3 +35,12 @@ async def supervise(name: str, loop: Callable[[], Awaitable[None]], log: Log) ->
             pause_s = _FIRST_PAUSE_S
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+async def alone(name: str, work: Awaitable[None], log: Log) -> None:
+    """Do `work` once; what it raises ends nothing else. Cancellation passes through."""
+    try:
+        await work
+    except Exception:  # the top of a task: logged once
+        log.exception("task.failed", task=name)
+        LOOP_FAILURES.labels(name).inc()

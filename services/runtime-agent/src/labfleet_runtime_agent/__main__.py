@@ -142,7 +142,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     capacity = capacity_of(settings)
     for name, value in capacity.model_dump().items():
         CAPACITY.labels(name).set(value)
-    admission = Admission(capacity, chassis.tasks, settings.state_dir)
+    admission = Admission(capacity, chassis.tasks, settings.state_dir, chassis.log)
     chassis.loop("publisher", tools.publisher.run)
     orphans.adopt()
     chassis.loop("orphans", orphans.Orphans().keep)
@@ -153,7 +153,7 @@ async def run(chassis: Chassis, settings: Settings) -> None:
     chassis.loop("readiness", lambda: readiness.keep(tools))
     streams = Streams(agent, builds, Uploads(layers.blobs, copies, settings.peer_uploads))
     chassis.loop("eviction", Eviction(layers, agent.layers_in_use, settings, chassis.log).keep)
-    chassis.tasks.create_task(builds.recover())
+    admission.spawn("builds", builds.recover())
     port = DataPort(
         streams.serve,
         host=host,

@@ -66,7 +66,7 @@ class Attached:
         while not self._is_over and self._host is not None:
             try:
                 kind, data = await output_blocks.read_block(self._host)
-            except (ConnectionError, asyncio.IncompleteReadError):
+            except ConnectionError:
                 self._is_over = not await self._resume()
                 continue
             match kind:

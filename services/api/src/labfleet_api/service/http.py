@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labfleet_api import metrics
@@ -23,6 +24,8 @@ LEAST_API_VERSION = "1.24"
 MOST_BODY = 4 << 20
 _CHALLENGE = 'Bearer realm="Labfleet"'
 _ASKED = "labfleet.version"
+_CLIENT_GONE = 499
+"""For the metrics alone, as nginx counts it: nobody is there to read it."""
 _VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)")
 
 B = TypeVar("B", bound=BaseModel)
@@ -175,10 +178,14 @@ def install_errors(app: FastAPI, log: Log) -> None:
             return problem(*refusal(request.method, request.url.path))
         raise exc
 
+    async def on_gone(_request: Request, _exc: Exception) -> Response:
+        return Response(status_code=_CLIENT_GONE)
+
     async def on_bug(request: Request, exc: Exception) -> Response:
         log.error("http.bug", path=request.url.path, exc_info=exc)
         return problem(500, f"labfleet: {type(exc).__name__}: {exc}")
 
     app.add_exception_handler(LabfleetError, on_known)
     app.add_exception_handler(HTTPException, on_unknown)
+    app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_exception_handler(Exception, on_bug)

@@ -79,10 +79,10 @@ class _Log:
 async def _blocks(host: ByteStream) -> AsyncIterator[tuple[LogBlock, bytes]]:
     """Yield the blocks of one stream; a cut one ends early."""
     try:
-        while line := await host.reader.readline():
+        while line := await host.read_line():
             block = LogBlock.model_validate_json(line)
             if block.size_bytes > _LONGEST_BLOCK:
                 return
-            yield block, await host.reader.readexactly(block.size_bytes)
-    except (ConnectionError, asyncio.IncompleteReadError, ValidationError):
+            yield block, await host.read_exactly(block.size_bytes)
+    except (ConnectionError, ValidationError):
         return

@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Coroutine
 from pathlib import Path
 
+from labfleet_chassis.logs import Log
+from labfleet_chassis.supervise import alone
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.containers import ContainerRecord, Observation, State
 from labfleet_proto.errors import DiskFullError, NoRoomError
@@ -21,13 +23,14 @@ _DISK_RESERVE_BYTES = 256 << 20
 class Admission:
     """Who uses how much of this host. Not for several threads."""
 
-    def __init__(self, capacity: Resources, tasks: TaskGroup, state_dir: Path) -> None:
+    def __init__(self, capacity: Resources, tasks: TaskGroup, state_dir: Path, log: Log) -> None:
         self.capacity = capacity
         self.moved = asyncio.Event()
         """Set whenever the free vector may have changed."""
         self._holds = Holds()
         self._tasks = tasks
         self._state_dir = state_dir
+        self._log = log
         self._known: dict[ContainerId, tuple[ContainerRecord, Observation | None]] = {}
         self._guests: dict[ContainerId, Resources] = {}
         """What is no container and takes room until it leaves: builds."""
@@ -128,9 +131,9 @@ class Admission:
     def _lacks_disk(self) -> bool:
         return shutil.disk_usage(self._state_dir).free < _DISK_RESERVE_BYTES
 
-    def spawn(self, work: Coroutine[object, object, None]) -> None:
-        """Run something for the life of the agent."""
-        self._tasks.create_task(work)
+    def spawn(self, name: str, work: Coroutine[object, object, None]) -> None:
+        """Run something beside all else; its failure ends nothing but itself."""
+        self._tasks.create_task(alone(name, work, self._log))
 
     def count(self) -> None:
         """Set the gauges."""

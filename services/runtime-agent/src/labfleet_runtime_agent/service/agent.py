@@ -89,7 +89,8 @@ class Agent:
         is_recorded = container_key(record.tenant, record.id) in self._records.entries
         if not is_recorded and worker.is_removed and record.id not in self._forgetting:
             self._forgetting.add(record.id)
-            self.admission.spawn(self._forget(worker))
+            forget = supervise("forget", lambda: self._forget(worker), self.tools.log)
+            self.admission.spawn("forget", forget)
 
     async def _forget(self, worker: Worker) -> None:
         """Forget a removed container, unless the mirror has merely not seen its record yet.
@@ -127,7 +128,7 @@ class Agent:
         worker = Worker(self.tools, self.admission, entry)
         self.workers[entry.record.id] = worker
         self.admission.changed(entry.record, entry.seen)
-        self.admission.spawn(self._live(worker))
+        self.admission.spawn("worker", self._live(worker))
         return worker
 
     async def _live(self, worker: Worker) -> None:

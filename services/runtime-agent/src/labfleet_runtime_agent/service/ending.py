@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 
+from labfleet_chassis.supervise import supervise
 from labfleet_proto.containers import Goal, Observation, State
 from labfleet_proto.errors import InvalidRequestError
 from labfleet_proto.signals import number_of
@@ -26,15 +27,18 @@ def follow(live: Live) -> None:
         return
     live.init = ProcessHandle(running.pid, running.started_ticks)
     monitor = ProcessHandle(running.monitor_pid, running.monitor_started_ticks)
-    live.admission.spawn(_await_end(live, live.init, monitor, live.exited))
+    live.admission.spawn("end", _await_end(live, live.init, monitor, live.exited))
 
 
 async def _await_end(
     live: Live, init: ProcessHandle, monitor: ProcessHandle, exited: asyncio.Event
 ) -> None:
-    try:
+    async def ended() -> None:
         await monitor.ended()
         await init.ended()
+
+    try:
+        await supervise("end", ended, live.tools.log)
     finally:
         monitor.close()
     exited.set()

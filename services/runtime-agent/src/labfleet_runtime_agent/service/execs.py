@@ -70,7 +70,7 @@ class Execs:
         worker.require_unpaused()
         one.begin()
         failure: asyncio.Future[LabfleetError] = asyncio.get_running_loop().create_future()
-        self._agent.admission.spawn(self._run(worker, one, None, failure))
+        self._agent.admission.spawn("exec", self._run(worker, one, None, failure))
         await one.begun(_START_LIMIT_S)
         if failure.done():
             raise failure.result()
@@ -109,7 +109,7 @@ class Execs:
         await accept({"is_tty": one.spec.is_tty})
         client = ExecClient(stream, one.spec, is_framed=not request.is_tty)
         failure: asyncio.Future[LabfleetError] = asyncio.get_running_loop().create_future()
-        self._agent.admission.spawn(self._run(worker, one, client, failure))
+        self._agent.admission.spawn("exec", self._run(worker, one, client, failure))
         await client.over.wait()
         stream.write_eof()
         if client.has_detached:

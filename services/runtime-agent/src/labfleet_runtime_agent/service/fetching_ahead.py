@@ -3,6 +3,7 @@
 import asyncio
 
 from labfleet_chassis.logs import Log
+from labfleet_chassis.supervise import alone
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.ids import Digest
@@ -33,7 +34,9 @@ class FetchingAhead:
         problem = self._problems.pop(key, "")
         is_done = all(self._layers.is_here(layer) for layer in image.layers)
         if not (is_done or problem or key in self._fetching):
-            self._fetching[key] = self._tasks.create_task(self._fetch(key, image))
+            self._fetching[key] = self._tasks.create_task(
+                alone("fetch", self._fetch(key, image), self._log)
+            )
         total, here = self._layers.progress(image)
         return FetchProgress(total_bytes=total, here_bytes=here, is_done=is_done, problem=problem)
 

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 
+from labfleet_chassis.supervise import supervise
 from labfleet_proto.containers import State
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.healthchecks import HealthCheck, Probe
@@ -19,7 +20,10 @@ def watch(live: Live) -> None:
     """Check the run that has begun, or goes on after a restart of the agent, until it is over."""
     check, seen = live.record.spec.healthcheck, live.seen
     if check is not None and check.argv and seen is not None:
-        live.admission.spawn(_watch(live, check, seen.run, live.exited))
+        run, exited, log = seen.run, live.exited, live.tools.log
+        live.admission.spawn(
+            "health", supervise("health", lambda: _watch(live, check, run, exited), log)
+        )
 
 
 async def _watch(live: Live, check: HealthCheck, run: int, exited: asyncio.Event) -> None:

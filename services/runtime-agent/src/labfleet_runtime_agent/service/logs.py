@@ -20,7 +20,7 @@ Now = Callable[[], int]
 
 async def send(worker: Worker, request: ReadLogs, stream: ByteStream, now_ns: Now) -> None:
     """Send a log in blocks, until the client is gone. Raises ConnectionError."""
-    follower = _blocks(worker, request, now_ns, is_framed=True, is_gone=stream.reader.at_eof)
+    follower = _blocks(worker, request, now_ns, is_framed=True, is_gone=stream.at_end)
     async with contextlib.aclosing(follower) as blocks:
         async for head, data in blocks:
             await stream.write(head.model_dump_json().encode() + b"\n" + data)

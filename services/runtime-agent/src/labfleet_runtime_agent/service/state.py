@@ -132,7 +132,7 @@ class ContainerState:
     def note(self) -> None:
         """Write down for a new life of the agent in this boot; the durable entry follows beside."""
         self._tools.ledger.note(self._entry())
-        self._admission.spawn(self._save_beside())
+        self._admission.spawn("ledger", self._save_beside())
 
     async def _save_beside(self) -> None:
         """A disk that fails must not end the agent: the note holds until the next entry."""
