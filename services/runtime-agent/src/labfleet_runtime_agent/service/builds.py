@@ -5,7 +5,6 @@ A build has the network of a container of its tenant, a cgroup with limits, and 
 """
 
 import asyncio
-import contextlib
 import shutil
 
 from labfleet_chassis import frames
@@ -27,10 +26,6 @@ from labfleet_runtime_agent.service.tools import Tools
 
 _AT_ONCE = 2
 _LIMIT_S = 3600.0
-
-
-class _GoneError(Exception):
-    """The client went away."""
 
 
 class Builds:
@@ -107,8 +102,7 @@ class Builds:
 
 
 async def _until_gone(stream: ByteStream) -> None:
-    """Wait until the asker goes away, and say so."""
-    with contextlib.suppress(ConnectionError):
-        while await stream.read():
-            pass
-    raise _GoneError
+    """Wait until the asker goes away. Raises ConnectionError then."""
+    while await stream.read():
+        pass
+    raise ConnectionAbortedError("the asker went away")
