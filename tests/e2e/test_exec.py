@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -157,6 +158,16 @@ def test_a_terminal_has_its_size_from_the_start(api: Api) -> None:
         assert api.ask("POST", f"/exec/{three}/resize?h=23&w=79")[0] == 200
         client.send(b"stty size\n")
         client.until(b"23 79")
+
+
+def test_no_program_begins_before_its_terminal_has_its_size(api: Api) -> None:
+    def size(_: int) -> bytes:
+        one = api.create("box", "stty", "size", Tty=True)
+        with api.started(one, Tty=True, ConsoleSize=[22, 78]) as client:
+            return client.all()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(size, range(80))) == {b"22 78\r\n"}
 
 
 def test_keys_detach_from_an_exec_and_it_goes_on(api: Api) -> None:

@@ -25,6 +25,7 @@ from labfleet_proto.errors import (
     UnavailableError,
 )
 from labfleet_proto.runtime import CreateExec, ExecStatus
+from labfleet_runtime_agent.adapters import program_gate
 from labfleet_runtime_agent.adapters.conmon import Runtime
 from labfleet_runtime_agent.adapters.descriptors import Sink, Source, widen
 from labfleet_runtime_agent.adapters.exec_client import ExecClient
@@ -49,6 +50,8 @@ class Exec:
     exit_code: int | None = None
     pid_file: Path | None = None
     """Where crun writes the process's id once it runs."""
+    root: Path = Path("/")
+    """The container's files, as the host sees them."""
     owner: int = 0
     """The process's user as the host numbers it."""
     terminal: int | None = None
@@ -261,16 +264,17 @@ async def _run_on_terminal(
         listener.bind(path)
         listener.listen(1)
         listener.setblocking(False)
-        child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
-            [*argv, "--tty", "--console-socket", path, one.spec.container],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            terminal = await _receive_terminal(listener, child)
-        finally:
-            (scratch / name).unlink(missing_ok=True)
+        with program_gate.closed(one.root) if one.size else contextlib.nullcontext():
+            child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
+                [*argv, "--tty", "--console-socket", path, one.spec.container],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            try:
+                terminal = await _receive_terminal(listener, child)
+            finally:
+                (scratch / name).unlink(missing_ok=True)
         if terminal is None:
             return await _code(child)
         try:
