@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from tests.farm.fleet import Fleet, until
 
 
@@ -232,6 +233,14 @@ def _sees(leader: int, wanted: bytes, limit_s: float) -> bool:
         if select.select([leader], [], [], 0.2)[0]:
             seen += os.read(leader, 65_536)
     return True
+
+
+@pytest.mark.parametrize("words", [("run", "--rm", "-t", "busybox"), ("exec", "-t", "box")])
+def test_a_program_on_a_terminal_begins_with_its_size(fleet: Fleet, words: tuple[str, ...]) -> None:
+    fleet.docker("run", "-d", "--name", "box", "busybox", "sleep", "600")
+    for _ in range(5):
+        with _terminal(fleet, *words, "stty", "size") as (_, leader):
+            _see(leader, b"24 80")
 
 
 def _resized(leader: int) -> bool:

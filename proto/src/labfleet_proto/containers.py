@@ -193,6 +193,8 @@ class ContainerSpec(Message):
     domainname: str = ""
     labels: dict[str, str] = {}
     is_tty: bool = False
+    terminal_size: tuple[int, int] = (0, 0)
+    """Height and width in characters that a terminal begins with; 0: the kernel's own beginning."""
     open_stdin: bool = False
     stdin_once: bool = False
     attach: tuple[str, ...] = ()

@@ -684,6 +684,23 @@ def test_what_dockers_client_sends_by_default_is_taken() -> None:
     assert spec.command == ("sh",)
 
 
+@pytest.mark.parametrize(
+    ("asked", "is_tty", "size"),
+    [
+        ([24, 80], True, (24, 80)),
+        ([24, 80], False, (0, 0)),
+        (None, True, (0, 0)),
+        ([24], True, (0, 0)),
+        ([-1, 1 << 20], True, (0, 65_535)),
+    ],
+)
+def test_the_size_of_a_terminal(
+    asked: list[int] | None, size: tuple[int, int], *, is_tty: bool
+) -> None:
+    spec = specification(Tty=is_tty, HostConfig={"ConsoleSize": asked})
+    assert spec.terminal_size == size
+
+
 # -- networks
 
 

@@ -26,6 +26,14 @@ def test_ipc_was_shareable_unless_something_else_was_said() -> None:
     assert as_asked_then(private, (1, 39)) == private
 
 
+def test_the_size_of_a_console_came_with_version_1_42() -> None:
+    sized = CreateBody.model_validate({"HostConfig": {"ConsoleSize": [24, 80]}})
+    assert as_asked_then(sized, (1, 42)) == sized
+    old = as_asked_then(sized, (1, 41)).HostConfig
+    assert old is not None
+    assert old.ConsoleSize is None
+
+
 def test_a_prune_took_all_volumes() -> None:
     assert prunes_named_volumes((1, 41))
     assert not prunes_named_volumes((1, 42))

@@ -27,6 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "working_dir": "/srv",
     "labels": {"run.oci.handler": "krun"},
     "is_tty": True,
+    "terminal_size": (24, 80),
     "is_rootfs_read_only": True,
     "with_init": True,
     "no_new_privileges": True,
@@ -360,6 +361,13 @@ def test_the_environment_gets_dockers_additions() -> None:
 
 def test_a_terminal_has_a_type() -> None:
     assert "TERM=xterm" in built(is_tty=True)["process"]["env"]
+
+
+def test_a_terminal_begins_with_its_size() -> None:
+    sized = built(is_tty=True, terminal_size=(24, 80))["process"]
+    assert sized["consoleSize"] == {"height": 24, "width": 80}
+    for fields in ({"is_tty": False, "terminal_size": (24, 80)}, {"is_tty": True}):
+        assert "consoleSize" not in built(**fields)["process"]
 
 
 def test_what_the_user_set_is_not_set_again() -> None:

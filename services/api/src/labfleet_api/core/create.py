@@ -63,6 +63,7 @@ def specification(  # noqa: PLR0913 - the request, and what is known beside it
         domainname=process.domainname(body.Domainname),
         labels={**dict(image.labels), **(body.Labels or {})},
         is_tty=body.Tty,
+        terminal_size=process.terminal_size(host.ConsoleSize if body.Tty else None),
         open_stdin=body.OpenStdin,
         stdin_once=body.StdinOnce,
         attach=_attached(body),

@@ -7,6 +7,7 @@ from labfleet_proto.errors import InvalidRequestError
 _SEVERAL_ENDPOINTS = (1, 44)
 _PRIVATE_IPC = (1, 40)
 _NAMED_VOLUMES_STAY = (1, 42)
+_SIZES_CONSOLES = (1, 42)
 
 
 def as_asked_then(body: CreateBody, version: tuple[int, int]) -> CreateBody:
@@ -18,10 +19,18 @@ def as_asked_then(body: CreateBody, version: tuple[int, int]) -> CreateBody:
             + ", ".join(f"network:{name}" for name in networks or {})
         )
     host = body.HostConfig
+    if host is not None and not sizes_consoles(version):
+        host = host.model_copy(update={"ConsoleSize": None})
+        body = body.model_copy(update={"HostConfig": host})
     if version < _PRIVATE_IPC and not (host and host.IpcMode):
         changed = (host or HostConfigBody()).model_copy(update={"IpcMode": "shareable"})
         return body.model_copy(update={"HostConfig": changed})
     return body
+
+
+def sizes_consoles(version: tuple[int, int]) -> bool:
+    """Whether a console's size counts from its start; older clients send it again as a resize."""
+    return version >= _SIZES_CONSOLES
 
 
 def prunes_named_volumes(version: tuple[int, int]) -> bool:

@@ -11,6 +11,7 @@ from labfleet_proto.errors import InvalidRequestError
 _DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 _MOST_TEXT = 128 << 10
 """Longest environment entry or argument: the kernel's MAX_ARG_STRLEN."""
+_LARGEST_TERMINAL = 65_535
 
 
 def _words(value: list[str] | str | None) -> tuple[str, ...]:
@@ -57,6 +58,14 @@ def working_dir(path: str) -> str:
             f"the working directory '{path}' is invalid, it needs to be an absolute path"
         )
     return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def terminal_size(asked: Sequence[int] | None) -> tuple[int, int]:
+    """Height and width in characters as the kernel counts them, 16 bits; 0 where nothing sensible was asked."""
+    if asked is None or len(asked) != 2:
+        return 0, 0
+    height, width = (min(max(each, 0), _LARGEST_TERMINAL) for each in asked)
+    return height, width
 
 
 def hostname(text: str) -> str:

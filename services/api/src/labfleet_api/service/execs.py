@@ -8,6 +8,8 @@ from fastapi import APIRouter, Request, Response
 from labfleet_api.core import detach_keys
 from labfleet_api.core.activity import require_active
 from labfleet_api.core.bodies import ExecBody, ExecStartBody
+from labfleet_api.core.older_clients import sizes_consoles
+from labfleet_api.core.process import terminal_size
 from labfleet_api.service.fleet import Fleet
 from labfleet_api.service.http import answer, number, read_body, version_of
 from labfleet_api.service.reaching import Reaching
@@ -30,10 +32,6 @@ from labfleet_proto.runtime import (
     Resize,
 )
 from labfleet_proto.streams import AttachExec
-
-_SIZES_CONSOLES = (1, 42)
-"""Older clients send the size again as a resize."""
-_LARGEST = 65_535
 
 
 def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
@@ -145,7 +143,4 @@ def router(fleet: Fleet) -> APIRouter:  # noqa: C901 - a table of routes
 
 def _size(asked: list[int] | None, request: Request, *, is_tty: bool) -> tuple[int, int]:
     """Height and width of a new terminal; 0 where nothing, or nothing that counts, was asked."""
-    if asked is None or len(asked) != 2 or not is_tty or version_of(request) < _SIZES_CONSOLES:
-        return 0, 0
-    height, width = (min(max(each, 0), _LARGEST) for each in asked)
-    return height, width
+    return terminal_size(asked if is_tty and sizes_consoles(version_of(request)) else None)

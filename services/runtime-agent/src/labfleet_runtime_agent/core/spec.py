@@ -156,6 +156,8 @@ def process(
         "rlimits": _rlimits(spec, host),
         "noNewPrivileges": spec.no_new_privileges,
     }
+    if spec.is_tty and all(spec.terminal_size):
+        found["consoleSize"] = dict(zip(("height", "width"), spec.terminal_size, strict=True))
     if spec.oom_score_adj:
         found["oomScoreAdj"] = max(spec.oom_score_adj, host.power.least_oom_score_adj)
     return found

@@ -28,6 +28,7 @@ async def oci_process(
             "env": inherited + asked.env,
             "working_dir": asked.working_dir or spec.working_dir,
             "is_tty": asked.is_tty,
+            "terminal_size": (0, 0),
             "with_init": False,
         }
     )
