@@ -80,6 +80,19 @@ def test_codes_and_words(box: Fleet, words: tuple[str, ...], code: int, said: st
     done = box.docker("exec", "box", *words, code=code)
     assert said in done.out + done.err
     assert ("OCI runtime exec failed" in done.out + done.err) is bool(said)
+    assert len((done.out + done.err).splitlines()) == bool(said)  # and not in crun's words, too
+
+
+def test_a_command_that_cannot_run_on_a_terminal_says_so_once(api: Api) -> None:
+    with api.started(api.create("box", "nosuch", Tty=True), Tty=True) as client:
+        said = client.all().decode()
+    assert said.startswith("OCI runtime exec failed")
+    assert len(said.splitlines()) == 1
+
+
+def test_what_a_program_says_of_files_that_there_are_not_is_its_own(box: Fleet) -> None:
+    done = box.docker("exec", "box", "sh", "-c", "ls /nosuch; echo later >&2", code=0)
+    assert done.err.splitlines() == ["ls: /nosuch: No such file or directory", "later"]
 
 
 @pytest.mark.parametrize("user", ["0", "1000"])

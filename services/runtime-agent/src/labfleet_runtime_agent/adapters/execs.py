@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -35,6 +36,10 @@ _CRUN_FAILED = 255
 """Exit code of crun when the process could not be run; its log then says why."""
 _LOST = 137
 """Exit code of an exec whose end nobody saw."""
+_NO_EXECUTABLE = re.compile(
+    rb"[^\n]*(no such file|not found|denied|not permitted|chdir)[^\n]*\n", re.IGNORECASE
+)
+_LOG_LOOKS = 40
 _FAILED = "OCI runtime exec failed: exec failed: unable to start container process"
 _END_OF_FILE = b"\x04"
 _CONSOLE_LIMIT_S = 10.0
@@ -50,6 +55,8 @@ class Exec:
     exit_code: int | None = None
     pid_file: Path | None = None
     """Where crun writes the process's id once it runs."""
+    complaint: Path | None = None
+    """Where crun writes why it could not run it."""
     root: Path = Path("/")
     """The container's files, as the host sees them."""
     owner: int = 0
@@ -139,6 +146,7 @@ async def run(
     file = scratch / f"exec-{one.spec.exec[32:48]}.json"
     file.write_text(json.dumps(oci_process))
     complaint, one.pid_file = file.with_suffix(".log"), file.with_suffix(".pid")
+    one.complaint = complaint
     argv = runtime.crun_argv("--log", str(complaint), "exec", "--process", str(file))
     argv += ["--pid-file", str(one.pid_file)]
     argv = entering(cgroup_files, argv)
@@ -204,7 +212,10 @@ async def _run_on_pipes(argv: list[str], one: Exec, client: ExecClient | None) -
         sources = {STDOUT: Source(out.fileno()), STDERR: Source(err.fileno())}
         async with TaskGroup() as tasks:
             inward = tasks.create_task(_carry_in(client, keys if has_stdin else None))
-            outward = [tasks.create_task(_carry_out(client, *each)) for each in sources.items()]
+            outward = [
+                tasks.create_task(_carry_out(client, STDOUT, sources[STDOUT])),
+                tasks.create_task(_carry_out(client, STDERR, sources[STDERR], one.complaint)),
+            ]
             code = await _code(child)
             for source in sources.values():
                 source.end()
@@ -222,11 +233,32 @@ def _pipe(owner: int) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         yield source, sink
 
 
-async def _carry_out(client: ExecClient | None, kind: int, source: Source) -> None:
-    """Carry output until its end; without a client it is read away, so that the command goes on."""
+async def _carry_out(
+    client: ExecClient | None, kind: int, source: Source, complaint: Path | None = None
+) -> None:
+    """Carry output until its end; without a client it is read away, so that the command goes on.
+
+    A first line that stands in crun's `complaint`, too, is crun's own: its client hears it in docker's words.
+    """
+    is_first = complaint is not None
     while data := await source.read():
-        if client is not None:
+        is_cruns = is_first and complaint is not None and await _is_complaint(data, complaint)
+        is_first = False
+        if client is not None and not is_cruns:
             await client.send(kind, data)
+
+
+async def _is_complaint(data: bytes, log: Path) -> bool:
+    """Whether crun said this: on a terminal in colour, with the time; it is written down a moment later."""
+    if _NO_EXECUTABLE.fullmatch(data) is None:
+        return False
+    line = data.decode(errors="replace")
+    for _ in range(_LOG_LOOKS):
+        said = _read(log)
+        if said:
+            return said in line
+        await asyncio.sleep(_LOOK_EVERY_S)
+    return False
 
 
 async def _carry_in(client: ExecClient, stdin: IO[bytes] | None) -> None:
@@ -328,7 +360,7 @@ async def _carry_terminal(
 ) -> int:
     source = Source(terminal)
     async with TaskGroup() as tasks:
-        outward = tasks.create_task(_carry_out(client, STDOUT, source))
+        outward = tasks.create_task(_carry_out(client, STDOUT, source, one.complaint))
         inward = None
         if client is not None:
             typing = _type(terminal, client, is_wanted=one.spec.attach_stdin)
