@@ -99,7 +99,7 @@ def test_root_inside_is_nobody_outside(kind: str) -> None:
 
 def test_the_process_runs_as_who_was_looked_up() -> None:
     user = built(who=STUDENT)["process"]["user"]
-    assert user == {"uid": 1000, "gid": 1000, "additionalGids": [10]}
+    assert user == {"uid": 1000, "gid": 1000, "additionalGids": [1000, 10]}
 
 
 # -- capabilities

@@ -144,11 +144,12 @@ def process(
     argv = list(spec.argv)
     if spec.with_init and host.init_path:
         argv = ["/sbin/docker-init", "--", *argv]
+    groups = list(dict.fromkeys((who.gid, *who.groups)))  # as docker: CVE-2022-36109
     held = [f"CAP_{name}" for name in capabilities(spec, host.power, is_privileged=is_privileged)]
     effective = held if who.uid == 0 else []
     found = {
         "terminal": spec.is_tty,
-        "user": {"uid": who.uid, "gid": who.gid, "additionalGids": list(who.groups)},
+        "user": {"uid": who.uid, "gid": who.gid, "additionalGids": groups},
         "args": argv,
         "env": environment(spec, who),
         "cwd": working_dir(spec.working_dir),
