@@ -162,7 +162,7 @@ def test_security(fleet: Fleet, tenants: tuple[Tenant, Tenant]) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--gpus", "all"], "could not select device driver"),
+        (["--gpus", "all"], 'could not select device driver "" with capabilities: [[gpu]]'),
         (["--storage-opt", "size=1g"], "pquota"),
         (["--runtime", "kata"], "unknown or invalid runtime name: kata"),
         (["--security-opt", "apparmor=mine"], "HostConfig.SecurityOpt"),

@@ -227,9 +227,10 @@ def test_a_limit_is_taken(asked: dict[str, Any], field: str, value: object) -> N
         ({"CpuPeriod": -1}, "CpuPeriod"),
         ({"CpuShares": -1}, "CpuShares"),
         ({"ShmSize": -1}, "SHM size can not be less than 0"),
-        ({"CpuQuota": 999}, "CpuQuota: at least 1000"),
-        ({"CpuQuota": 1000, "CpuPeriod": 999}, "CpuPeriod of 1000"),
-        ({"CpuQuota": 1000, "CpuPeriod": 1_000_001}, "CpuPeriod of 1000"),
+        ({"CpuQuota": 999}, "CPU cfs quota can not be less than 1ms"),
+        ({"CpuPeriod": 999}, "CPU cfs period"),
+        ({"CpuQuota": 1000, "CpuPeriod": 999}, "CPU cfs period"),
+        ({"CpuQuota": 1000, "CpuPeriod": 1_000_001}, "CPU cfs period"),
         ({"CpusetCpus": "first"}, "cpuset cpus"),
         ({"CpusetCpus": "0-"}, "cpuset cpus"),
         (

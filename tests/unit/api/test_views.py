@@ -205,6 +205,19 @@ def test_volumes_and_tmpfs_are_mounts() -> None:
 # -- rows and inspect
 
 
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (("true",), "true"),
+        (("sh", "-c", "echo a; echo b"), "sh -c 'echo a; echo b'"),
+        (("/my program", "x"), "/my program x"),
+    ],
+)
+def test_the_command_in_the_list(argv: tuple[str, ...], shown: str) -> None:
+    record = container_record(spec=container_spec(entrypoint=(), command=argv))
+    assert views.row(record, running(), NOW, is_host_lost=False)["Command"] == shown
+
+
 def test_a_row_of_the_list() -> None:
     record = container_record(
         name="web",

@@ -92,11 +92,13 @@ def _cpu_millis(host: HostConfigBody) -> int:
         if host.NanoCpus < 10_000_000:
             raise InvalidRequestError("HostConfig.NanoCpus: the least is 0.01 CPUs")
         return host.NanoCpus // 1_000_000
+    period = host.CpuPeriod or 100_000
+    if not 1000 <= period <= 1_000_000:
+        raise InvalidRequestError(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
+    if 0 < host.CpuQuota < 1000:
+        raise InvalidRequestError("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     if host.CpuQuota > 0:
-        period = host.CpuPeriod or 100_000
-        if not 1000 <= period <= 1_000_000 or host.CpuQuota < 1000:
-            raise InvalidRequestError(
-                "HostConfig.CpuQuota: at least 1000 us, with a CpuPeriod of 1000 to 1000000 us"
-            )
         return max(10, host.CpuQuota * 1000 // period)
     return DEFAULT_CPU_MILLIS

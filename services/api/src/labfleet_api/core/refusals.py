@@ -1,5 +1,6 @@
 """What no tenant may ask for, and what no host of a fleet has; each refusal names field and rule."""
 
+import json
 from collections.abc import Iterator
 from typing import Literal
 
@@ -84,9 +85,9 @@ def check_runtime(name: str) -> None:
 def refuse_absent(host: HostConfigBody) -> None:
     """Raise InvalidRequestError for what no host of a fleet has."""
     if host.DeviceRequests:
-        wanted = [
-            each.get("Capabilities") for each in host.DeviceRequests if isinstance(each, dict)
-        ]
+        first = host.DeviceRequests[0]
+        sets = first.get("Capabilities") if isinstance(first, dict) else None
+        wanted = json.dumps(sets or []).replace('"', "").replace(",", "")  # as Go prints it
         raise InvalidRequestError(
             f'could not select device driver "" with capabilities: {wanted}: '
             "no host of this fleet has such a device"

@@ -1,5 +1,6 @@
 """Containers in docker's shapes: rows of lists and the inspect document."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from labfleet_api.core.config_views import config, host_config
@@ -64,6 +65,11 @@ def mounts(spec: ContainerSpec) -> list[Json]:
     return rows
 
 
+def _command(argv: Sequence[str]) -> str:
+    """The program, and its arguments in quotes where they have spaces: docker's way."""
+    return " ".join([*argv[:1], *(f"'{word}'" if " " in word else word for word in argv[1:])])
+
+
 def row(
     record: ContainerRecord, seen: Observation | None, now_ns: int, *, is_host_lost: bool
 ) -> Json:
@@ -75,7 +81,7 @@ def row(
         "Names": [f"/{record.name}"],
         "Image": record.image.reference,
         "ImageID": record.image.image_id,
-        "Command": " ".join(spec.argv),
+        "Command": _command(spec.argv),
         "Created": record.created_at_ns // 1_000_000_000,
         "Ports": port_rows(spec, is_running=is_live(state)),
         "Labels": {**spec.labels, "labfleet.host": record.assignment.host},

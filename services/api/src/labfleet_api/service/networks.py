@@ -20,6 +20,7 @@ from labfleet_proto.containers import NetworkAttachment, State
 from labfleet_proto.errors import (
     ConflictError,
     ForbiddenError,
+    InvalidRequestError,
     LabfleetError,
     NotFoundError,
     NotImplementedYetError,
@@ -44,10 +45,16 @@ class Networks:
     # -- find
 
     async def attachments(self, wanted: dict[str, EndpointWish]) -> tuple[NetworkAttachment, ...]:
-        """Resolve the networks of a create request; the empty name is the default network."""
+        """Resolve the networks of a create request; the empty name is the default network.
+
+        Raises InvalidRequestError: of a 404 the client thinks that it means the image, and fetches that.
+        """
         found = []
         for name, wish in wanted.items():
-            record = await self.default() if not name else self.find(name)
+            try:
+                record = await self.default() if not name else self.find(name)
+            except NotFoundError as exc:
+                raise InvalidRequestError(exc.message) from exc
             found.append(self.attachment(record, wish))
         return tuple(found)
 

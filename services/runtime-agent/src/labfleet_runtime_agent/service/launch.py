@@ -41,6 +41,7 @@ from labfleet_runtime_agent.adapters.ledger import RunningProcess
 from labfleet_runtime_agent.adapters.volume_store import is_empty_directory
 from labfleet_runtime_agent.core import name_files, power
 from labfleet_runtime_agent.core import spec as oci
+from labfleet_runtime_agent.core.admission import check_cpus
 from labfleet_runtime_agent.core.spec import HostPart, Identity, VolumeSource
 from labfleet_runtime_agent.metrics import START_PHASE
 from labfleet_runtime_agent.service import bundle_files
@@ -147,6 +148,7 @@ class Launch:
             self._note(step, time.perf_counter() - began)
 
     async def _make_cgroup(self) -> None:
+        check_cpus(self._record.spec.limits.cpuset_cpus or "", host_facts.cpus())
         await asyncio.to_thread(self._tools.cgroups.make, self._record.id, self._record.spec.limits)
         if self._record.spec.powers is not None:
             await asyncio.to_thread(self._grant)
