@@ -57,8 +57,8 @@ class Exec:
     """Where crun writes the process's id once it runs."""
     complaint: Path | None = None
     """Where crun writes why it could not run it."""
-    root: Path = Path("/")
-    """The container's files, as the host sees them."""
+    beside: int = 0
+    """The container's first process."""
     owner: int = 0
     """The process's user as the host numbers it."""
     terminal: int | None = None
@@ -296,7 +296,7 @@ async def _run_on_terminal(
         listener.bind(path)
         listener.listen(1)
         listener.setblocking(False)
-        with program_gate.closed(one.root) if one.size else contextlib.nullcontext():
+        with program_gate.closed(one.beside) if one.size else contextlib.nullcontext():
             child = subprocess.Popen(  # noqa: ASYNC220 - a vfork, far below a millisecond
                 [*argv, "--tty", "--console-socket", path, one.spec.container],
                 stdin=subprocess.DEVNULL,

@@ -1,7 +1,6 @@
 """Execs of this host's containers: made, started with a client or without, told about, resized."""
 
 import asyncio
-from pathlib import Path
 from typing import cast
 
 from labfleet_chassis.data_port import Accept, ByteStream
@@ -135,7 +134,7 @@ class Execs:
             if one.size is not None:
                 process["consoleSize"] = {"height": one.size[0], "width": one.size[1]}
             groups = tools.cgroups.enter_files(record.id)
-            one.root = Path(f"/proc/{init.pid}/root")
+            one.beside = init.pid
             one.owner = processes.outside(init.pid, cast("dict[str, int]", process["user"])["uid"])
             await execs.run(tools.runtime, one, process, groups, worker.bundle, client)
         except (LabfleetError, OSError) as exc:
