@@ -137,12 +137,15 @@ class Execs:
             one.beside = init.pid
             one.owner = processes.outside(init.pid, cast("dict[str, int]", process["user"])["uid"])
             await execs.run(tools.runtime, one, process, groups, worker.bundle, client)
-        except (LabfleetError, OSError) as exc:
+        except Exception as exc:  # whatever it was, who waits for the exec hears it
             error = exc if isinstance(exc, LabfleetError) else ConflictError(f"exec: {exc}")
             failure.set_result(error)
             one.finish(_CANNOT_RUN)
             if not isinstance(error, CommandNotRunnableError):
-                tools.log.warning("exec.failed", container=record.id, error=error.message)
+                is_bug = not isinstance(exc, LabfleetError | OSError)
+                tools.log.warning(
+                    "exec.failed", container=record.id, error=error.message, exc_info=is_bug
+                )
             if client is not None:
                 await client.send(STDOUT, f"{error.message}\r\n".encode())
         finally:

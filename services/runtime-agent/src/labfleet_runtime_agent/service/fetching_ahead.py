@@ -3,7 +3,6 @@
 import asyncio
 
 from labfleet_chassis.logs import Log
-from labfleet_chassis.supervise import alone
 from labfleet_chassis.tasks import TaskGroup
 from labfleet_proto.errors import LabfleetError
 from labfleet_proto.ids import Digest
@@ -34,17 +33,18 @@ class FetchingAhead:
         problem = self._problems.pop(key, "")
         is_done = all(self._layers.is_here(layer) for layer in image.layers)
         if not (is_done or problem or key in self._fetching):
-            self._fetching[key] = self._tasks.create_task(
-                alone("fetch", self._fetch(key, image), self._log)
-            )
+            self._fetching[key] = self._tasks.create_task(self._fetch(key, image))
         total, here = self._layers.progress(image)
         return FetchProgress(total_bytes=total, here_bytes=here, is_done=is_done, problem=problem)
 
     async def _fetch(self, key: Digest, image: ImagePin) -> None:
         try:
             await self._layers.ensure(image)
-        except (LabfleetError, OSError) as exc:
+        except Exception as exc:  # noqa: BLE001 - the top of a task: told to who asks, logged once
             self._problems[key] = str(exc) or type(exc).__name__
-            self._log.warning("image.not_fetched", image=image.reference, error=str(exc))
+            is_bug = not isinstance(exc, LabfleetError | OSError)
+            self._log.warning(
+                "image.not_fetched", image=image.reference, error=str(exc), exc_info=is_bug
+            )
         finally:
             self._fetching.pop(key, None)
