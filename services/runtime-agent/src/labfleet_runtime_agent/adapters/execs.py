@@ -240,10 +240,9 @@ async def _carry_out(
 
     A first line that stands in crun's `complaint`, too, is crun's own: its client hears it in docker's words.
     """
-    is_first = complaint is not None
     while data := await source.read():
-        is_cruns = is_first and complaint is not None and await _is_complaint(data, complaint)
-        is_first = False
+        is_cruns = complaint is not None and await _is_complaint(data, complaint)
+        complaint = None
         if client is not None and not is_cruns:
             await client.send(kind, data)
 
